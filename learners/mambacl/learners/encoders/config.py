@@ -1,0 +1,26 @@
+"""Configs of the encoders, which turn one example into a vector."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mambacl.tasks.config import Config
+
+
+class CnnConfig(Config):
+    """3 x 3 convolutions of stride 2 with group normalisation."""
+
+    name: Literal["cnn"] = "cnn"
+    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = (32, 64, 128, 128)
+    """Channels after each convolution; each halves the image's side."""
+
+
+class MlpConfig(Config):
+    """Linear layers with layer normalisation, over the flattened example."""
+
+    name: Literal["mlp"] = "mlp"
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Number of linear layers, each as wide as a token."""
+
+
+EncoderConfig = Annotated[CnnConfig | MlpConfig, Field(discriminator="name")]

@@ -1,0 +1,63 @@
+"""Encoders: an example of any shape to a vector of width D, each example by itself.
+
+No layer has batch statistics: in meta-training they would let queries see each other and the stream see its queries.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
+from mambacl.tasks.config import ConfigError
+from mambacl.tasks.episode import Spec
+
+
+def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Module:
+    """The encoder (n, *spec.shape) -> (n, width). Raises ConfigError where it does not fit the input."""
+    config = config or (CnnConfig() if spec.input == "image" else MlpConfig())
+    if isinstance(config, MlpConfig):
+        return Mlp(spec, width, config.layers)
+    if spec.input != "image":
+        raise ConfigError("learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp")
+    if min(spec.shape[1:]) < 2 ** len(config.channels):
+        raise ConfigError(
+            f"learner.encoder.channels: {len(config.channels)} halvings need images of at least "
+            f"{2 ** len(config.channels)} pixels, got {spec.shape[1]} x {spec.shape[2]}"
+        )
+    return Cnn(spec, width, config.channels)
+
+
+def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes 0..255 to -1..1; vectors as they are."""
+    return x.to(dtype) / 127.5 - 1 if x.dtype == torch.uint8 else x.to(dtype)
+
+
+class Cnn(nn.Module):
+    """Convolutions of stride 2, group normalisation in groups of 8 channels, then a linear map."""
+
+    def __init__(self, spec: Spec, width: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        layers, before, (_, height, across) = [], spec.shape[0], spec.shape
+        for after in channels:
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(after // 8, after), nn.ReLU()]
+            before, height, across = after, (height + 1) // 2, (across + 1) // 2
+        self.convolutions = nn.Sequential(*layers)
+        self.project = nn.Linear(before * height * across, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return self.project(self.convolutions(x).flatten(1))
+
+
+class Mlp(nn.Module):
+    """Linear, layer normalisation, ReLU; the last layer is linear alone."""
+
+    def __init__(self, spec: Spec, width: int, layers: int) -> None:
+        super().__init__()
+        before, parts = int(torch.Size(spec.shape).numel()), []
+        for _ in range(layers - 1):
+            parts += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
+            before = width
+        self.layers = nn.Sequential(*parts, nn.Linear(before, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(as_float(x, self.layers[-1].weight.dtype).flatten(1))

@@ -1,0 +1,26 @@
+"""Config of the softmax transformer."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mambacl.learners.sequence_config import SequenceConfig
+
+
+class AttentionConfig(SequenceConfig):
+    """Softmax transformer: keeps the keys and values of all tokens, so its state grows with the stream."""
+
+    name: Literal["attention"] = "attention"
+    heads: Annotated[int, Field(ge=1)] = 4
+    """H, attention heads; must divide width."""
+    positions: Literal["none", "sinusoidal", "rotary"] = "rotary"
+    """Sinusoids added to the tokens (as in the ancestors), or rotation of queries and keys by their distance."""
+    short_conv: Annotated[int, Field(ge=0, le=16)] = 0
+    """Width of a causal convolution before queries, keys and values; 0 leaves it out."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        share = self.width / self.heads
+        if share % (2 if self.positions == "rotary" else 1):
+            raise ValueError(f"heads = {self.heads} must divide width = {self.width} (into even parts for rotary positions)")
+        return self

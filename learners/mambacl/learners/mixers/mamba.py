@@ -1,0 +1,98 @@
+"""Mamba-1 mixer (Gu and Dao, 2023, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces").
+
+    h_t = exp(Delta_t A) h_{t-1} + Delta_t B_t u_t          y_t = C_t . h_t + D u_t
+Shapes: B episodes, M queries, L tokens, D width, E inner width, N state size, R rank of Delta, G a slice of E.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mambacl.learners.learner import State
+from mambacl.learners.mixers.mamba_config import MambaConfig
+from mambacl.learners.mixers.mixer import Mixer, Trace
+from mambacl.learners.mixers.short_conv import ShortConv
+from mambacl.learners.scan import selective_read, selective_scan
+
+
+class MambaMixer(Mixer):
+    """The standard block: B and C are shared by all channels, so a token has one key and one query of width N."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        D, E, N = config.width, config.expand * config.width, config.state_size
+        R = math.ceil(D / 16)
+        self.rank, self.kernel = R, config.kernel
+        self.in_proj = nn.Linear(D, 2 * E, bias=False)
+        self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
+        self.x_proj = nn.Linear(E, R + 2 * N, bias=False)
+        self.dt_proj = nn.Linear(R, E)
+        self.A_log = nn.Parameter(torch.arange(1, N + 1).float().log().repeat(E, 1))
+        self.D = nn.Parameter(torch.ones(E))
+        self.out_proj = nn.Linear(E, D, bias=False)
+        nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
+        # softplus(bias) is log-uniform in [1e-3, 0.1]: channels forget at rates spread over two decades.
+        step = torch.exp(torch.empty(E).uniform_(math.log(1e-3), math.log(0.1)))
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    @property
+    def groups(self) -> int:
+        return len(self.D)
+
+    def init_state(self, batch_size: int) -> State:
+        state = {"h": self.A_log.new_zeros(batch_size, *self.A_log.shape)}
+        return state | ({"conv": self.conv.init_state(batch_size)} if self.conv else {})
+
+    def state_floats(self, tokens: int) -> int:
+        return self.A_log.numel() + (self.conv.state_floats if self.conv else 0)
+
+    def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
+        E = self.groups
+        # The gate z serves the outputs alone.
+        x, z = self.in_proj(x_BLD).split(E, -1) if outputs else (F.linear(x_BLD, self.in_proj.weight[:E]), None)
+        after: State = {}
+        if self.conv:
+            x, after["conv"] = self.conv.stream(x, state["conv"])
+        u, delta, B, C = self._selective(x)
+        y, after["h"] = selective_scan(
+            u, delta, self.A, B, C if outputs else None, self.D if outputs else None, state["h"], kernel=self.kernel
+        )
+        trace = {"u": u, "delta": delta, "B": B}
+        return (self.out_proj(y * F.silu(z)) if outputs else None), after, trace
+
+    def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
+        x, z = self.in_proj(x_BMD).chunk(2, dim=-1)
+        if self.conv:
+            x = self.conv.read(x, state["conv"])
+        u, delta, B, C = self._selective(x)
+        y = selective_read(u, delta, self.A, B, C, self.D, state["h"], kernel=self.kernel)
+        return self.out_proj(y * F.silu(z)), {"u": u, "delta": delta, "B": B, "C": C}
+
+    @property
+    def A(self) -> Tensor:
+        return -torch.exp(self.A_log)
+
+    def _selective(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """u, Delta (B, L, E) and B, C (B, L, N) of the tokens."""
+        N = self.A_log.shape[1]
+        u = F.silu(x)
+        step, B, C = self.x_proj(u).split([self.rank, N, N], dim=-1)
+        return u, F.softplus(self.dt_proj(step)), B, C
+
+    def scores(self, tokens: Trace, queries: Trace) -> Tensor:
+        """C_q . B_t / sqrt(N), the paper's analogue of query times key: (B, 1, M, L)."""
+        return torch.einsum("bmn,bln->bml", queries["C"], tokens["B"]).unsqueeze(1) / self.A_log.shape[1] ** 0.5
+
+    def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
+        """alpha_c(q, t) = sum_n C_q[n] exp(A[c,n] (S_q[c] - S_t[c])) B_t[n] Delta_t[c], S the running sum of Delta."""
+        delta_BLG = tokens["delta"][..., groups]
+        # Distances from the stream's end, where every query stands: both factors stay at most 1.
+        to_end_BLG = delta_BLG.flip(1).cumsum(1).flip(1) - delta_BLG
+        A_GN = self.A[groups]
+        key = torch.exp(torch.einsum("blg,gn->blgn", to_end_BLG, A_GN)) * torch.einsum("bln,blg->blgn", tokens["B"], delta_BLG)
+        query = queries["C"].unsqueeze(2) * torch.exp(torch.einsum("bmg,gn->bmgn", queries["delta"][..., groups], A_GN))
+        return torch.matmul(rearrange(query, "b m g n -> b g m n"), rearrange(key, "b l g n -> b g n l"))

@@ -1,0 +1,23 @@
+"""Config of the Mamba-1 learner."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mambacl.learners.sequence_config import SequenceConfig
+
+
+class MambaConfig(SequenceConfig):
+    """Mamba-1: a selective state-space model with a state of fixed size (Gu and Dao, 2023)."""
+
+    name: Literal["mamba"] = "mamba"
+    state_size: Annotated[int, Field(ge=1, le=1024)] = 32
+    """N, numbers a channel keeps."""
+    expand: Annotated[int, Field(ge=1)] = 2
+    """Inner width E as a multiple of D."""
+    short_conv: Annotated[int, Field(ge=0, le=16)] = 4
+    """Width of the causal convolution before the scan; 0 leaves it out."""
+    positions: Literal["none", "sinusoidal"] = "none"
+    """Position information added to the tokens."""
+    kernel: Literal["auto", "reference", "numba", "mamba_ssm"] = "auto"
+    """Implementation of the scan; auto takes the fastest that runs here."""

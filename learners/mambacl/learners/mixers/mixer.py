@@ -1,0 +1,47 @@
+"""What a mixer gives: a stream's outputs and final state, the read of queries from a state, and association maps.
+
+Shapes: B episodes, M queries, L tokens, D width, H heads, G groups of channels that share one map.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from mambacl.learners.learner import State
+
+Trace = dict[str, Tensor]
+"""What a mixer keeps of its tokens (B, L, ...) or queries (B, M, ...) to compute association maps."""
+
+
+class Mixer(nn.Module, ABC):
+    """Carries a state along the tokens; the state is differentiable, and a query never changes it."""
+
+    @abstractmethod
+    def init_state(self, batch_size: int) -> State:
+        """The state before the first token."""
+
+    @abstractmethod
+    def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
+        """Outputs (B, L, D) for the next tokens of the stream, or None where not wanted, and the state after them."""
+
+    @abstractmethod
+    def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
+        """Outputs (B, M, D) for queries, each as if it were the one next token."""
+
+    @abstractmethod
+    def state_floats(self, tokens: int) -> int:
+        """Numbers in the state of one stream after that many tokens."""
+
+    @abstractmethod
+    def scores(self, tokens: Trace, queries: Trace) -> Tensor:
+        """Raw association scores (B, H, M, L): the analogue of query times key, before any normalisation."""
+
+    @abstractmethod
+    def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
+        """The signed weights (B, G, M, L) that multiply the tokens' values in the queries' outputs, exactly,
+        for a slice of the groups of channels."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> int:
+        """Number of groups of channels with a map of their own: heads, or single channels."""

@@ -1,0 +1,188 @@
+"""Sequence learners: encoder, tokens, blocks, head. What differs between them is the mixer inside a block.
+
+Shapes: B episodes, T support examples, M queries, L tokens, D width, V label codes.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mambacl.learners.encoders.encoders import build_encoder
+from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
+from mambacl.learners.mixers.mixer import Mixer, Trace
+from mambacl.learners.sequence_config import SequenceConfig
+from mambacl.tasks.config import ConfigError
+from mambacl.tasks.episode import Episode, Spec
+
+logger = logging.getLogger("mambacl")
+
+MAP_FLOATS = 2**24
+"""Largest intermediate of an exact association map; groups of channels are taken in turns below it."""
+
+
+class Block(nn.Module):
+    """Pre-norm residual mixer, then an optional pre-norm residual feed-forward part."""
+
+    def __init__(self, config: SequenceConfig, mixer: Mixer) -> None:
+        super().__init__()
+        D, F = config.width, round(config.feed_forward * config.width)
+        self.norm, self.mixer = nn.RMSNorm(D), mixer
+        self.dropout = nn.Dropout(config.dropout)
+        self.feed_forward = nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if F else None
+
+    def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
+        mixed, state, trace = self.mixer.stream(self.norm(x_BLD), state, outputs)
+        return (None if mixed is None else self._rest(x_BLD, mixed)), state, trace
+
+    def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
+        mixed, trace = self.mixer.read(self.norm(x_BMD), state)
+        return self._rest(x_BMD, mixed), trace
+
+    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(mixed)
+        return x + self.feed_forward(x) if self.feed_forward else x
+
+
+class SequenceLearner(Learner):
+    """Reads tokens through a stack of blocks; each block's mixer keeps a state, and the state is all that is kept."""
+
+    def __init__(self, config: Any, spec: Spec, mixer: Callable[[Any], Mixer]) -> None:
+        """config: a SequenceConfig with the mixer's own fields (positions, short_conv and more)."""
+        super().__init__(spec)
+        self.config = config
+        D = config.width
+        self.encoder = build_encoder(config.encoder, spec, D)
+        classes = spec.output == "classification"
+        self.label = nn.Embedding(spec.size, D) if classes else nn.Linear(spec.size, D)
+        self.unlabelled = nn.Parameter(torch.zeros(D)) if self.joined else None
+        self.blocks = nn.ModuleList(Block(config, mixer(config)) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(D)
+        self.head = nn.Linear(D, spec.size)
+        if classes:
+            nn.init.normal_(self.label.weight, std=D**-0.5)
+        if not self.joined and config.positions == "none" and not config.short_conv:
+            logger.warning(
+                "learner.short_conv and learner.positions: with neither, a label token cannot find its example; "
+                "set one of them, or tokens: joined"
+            )
+
+    @property
+    def joined(self) -> bool:
+        return self.config.tokens == "joined"
+
+    @property
+    def tokens_per_example(self) -> int:
+        return 1 if self.joined else 2
+
+    def init_state(self, batch_size: int) -> State:
+        return {"tokens": torch.tensor(0), "layers": [block.mixer.init_state(batch_size) for block in self._blocks]}
+
+    def state_floats(self, examples: int) -> int:
+        return sum(block.mixer.state_floats(examples * self.tokens_per_example) for block in self._blocks)
+
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        return self._observe(state, *self.chunk(x, y))[0]
+
+    def predict(self, state: State, x: Tensor) -> Output:
+        return Output(self._predict(state, x)[0])
+
+    def forward(
+        self, episode: Episode, state: State | None = None, *, layers: Sequence[int] = (), exact: bool = False
+    ) -> Output:
+        if not layers:
+            return super().forward(episode, state)
+        chosen = self._layer_numbers(layers)
+        state = self.init_state(len(episode.index)) if state is None else state
+        answers, streams, reads = [], [], []
+        for start, stop, queries in attachments(episode.query_after):
+            state, stream = self._observe(state, episode.support_x[:, start:stop], episode.support_y[:, start:stop])
+            answer, read = self._predict(state, take(episode.query_x, queries))
+            answers.append(answer)
+            streams.append(stream)
+            reads.append(read)
+        maps = []
+        for layer in chosen:
+            tokens = {name: torch.cat([s[layer][name] for s in streams], dim=1) for name in streams[0][layer]}
+            queries = {name: untake([r[layer][name] for r in reads], episode.query_after) for name in reads[0][layer]}
+            maps.append(self._association(layer, tokens, queries, episode.query_after, exact))
+        return Output(untake(answers, episode.query_after), tuple(maps))
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]  # ModuleList is not generic
+
+    def _layer_numbers(self, layers: Sequence[int]) -> list[int]:
+        count = len(self.blocks)
+        if wrong := [layer for layer in layers if not -count <= layer < count]:
+            raise ConfigError(f"layers: {wrong[0]} is not one of the {count} layers")
+        return sorted({layer % count for layer in layers})
+
+    def _observe(self, state: State, x: Tensor, y: Tensor) -> tuple[State, list[Trace]]:
+        """The state after a chunk x (B, T, *shape), y (B, T, ...), and what each layer kept of its tokens."""
+        image_BTD, label_BTD = self._encode(x), self.label(y)
+        if self.joined:
+            tokens = image_BTD + label_BTD
+        else:
+            tokens = rearrange([image_BTD, label_BTD], "two b t d -> b (t two) d")
+        tokens = self._place(tokens, int(state["tokens"]) + torch.arange(tokens.shape[1], device=tokens.device))
+        after, traces = [], []
+        for number, (block, before) in enumerate(zip(self._blocks, state["layers"], strict=True)):
+            # Nothing reads the last layer's outputs on the stream: its state is all that is wanted.
+            outputs = number < len(self.blocks) - 1
+            tokens, layer, trace = block.stream(tokens, before, outputs)
+            after.append(layer)
+            traces.append(trace)
+        return {"tokens": state["tokens"] + self.tokens_per_example * x.shape[1], "layers": after}, traces
+
+    def _predict(self, state: State, x: Tensor) -> tuple[Tensor, list[Trace]]:
+        queries = self._encode(x)
+        if self.unlabelled is not None:
+            queries = queries + self.unlabelled
+        queries = self._place(queries, torch.full((x.shape[1],), int(state["tokens"]), device=queries.device))
+        traces = []
+        for block, before in zip(self._blocks, state["layers"], strict=True):
+            queries, trace = block.read(queries, before)
+            traces.append(trace)
+        return self.head(self.norm(queries)), traces
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
+        return tokens + sinusoids(position_L, tokens.shape[-1]).to(tokens.dtype) if self.config.positions == "sinusoidal" else tokens
+
+    def _association(self, layer: int, tokens: Trace, queries: Trace, query_after: Tensor, exact: bool) -> Association:
+        mixer = self._blocks[layer].mixer
+        count = self.tokens_per_example
+        L = next(iter(tokens.values())).shape[1]
+        position = torch.arange(L, device=query_after.device)
+        hidden = position // count > query_after.unsqueeze(-1)  # (B, M, L)
+        weights = None
+        if exact:
+            if hidden.any():
+                raise ValueError("exact association maps need all queries asked at the end of the stream")
+            weights = exact_weights(mixer, tokens, queries)
+        scores = mixer.scores(tokens, queries).masked_fill(hidden.unsqueeze(1), -torch.inf)
+        return Association(layer, scores, weights, position // count, position % count == count - 1)
+
+
+def exact_weights(mixer: Mixer, tokens: Trace, queries: Trace) -> Tensor:
+    """Magnitude with which each query truly reads each token (B, M, L): |weight| summed over channels, rows sum to 1."""
+    size = next(iter(queries.values())).shape[:2].numel() * next(iter(tokens.values())).shape[1]
+    step = max(1, MAP_FLOATS // size)
+    total = torch.zeros(())
+    for start in range(0, mixer.groups, step):
+        part = mixer.weights(tokens, queries, slice(start, start + step)).abs().sum(1)
+        total = part if start == 0 else total + part
+    return total / total.sum(-1, keepdim=True).clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def sinusoids(position_L: Tensor, width: int) -> Tensor:
+    """Sinusoidal positions, base 10,000 (Vaswani et al., 2017): (L, width) float64."""
+    rate = 10_000.0 ** (-torch.arange(0, width, 2, device=position_L.device, dtype=torch.float64) / width)
+    angle = position_L.double().unsqueeze(1) * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]

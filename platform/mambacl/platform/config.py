@@ -1,0 +1,184 @@
+"""An experiment: one file that names a task family, a learner, its training and a search, the same on laptop and cluster."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from mambacl.learners.mixers.mamba_config import MambaConfig
+from mambacl.learners.registry import LearnerConfig
+from mambacl.learners.selectivity_config import SelectivityConfig
+from mambacl.tasks.config import Config
+from mambacl.tasks.images_config import GlyphsConfig
+from mambacl.tasks.registry import TaskConfig
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Length = Annotated[int, Field(ge=1)]
+
+
+class StageConfig(Config):
+    """A part of the curriculum: episode sizes until some step. Two numbers are a range to draw from at each step."""
+
+    until: Annotated[int, Field(ge=1)]
+    """First training step after this stage."""
+    tasks: Length | tuple[Length, Length] | None = None
+    """Tasks of an episode; default: the task family's."""
+    shots: Length | tuple[Length, Length] | None = None
+    """Shots of a task; default: the task family's."""
+
+
+class TrainConfig(Config):
+    """How a learner is meta-trained."""
+
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """Optimiser steps."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Episodes of a step, over all workers and accumulated parts."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts into which a worker cuts its share of the batch, to need less memory."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """Optimiser; adam applies weight decay as a penalty in the gradient."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay; not applied to vectors (norms, biases) nor to a scan's decay rates."""
+    warmup: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate after warm-up: to zero along a cosine, halved at times, or held."""
+    halve_every: Annotated[int, Field(ge=1)] = 10_000
+    """Steps between halvings of the `step` schedule."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient, or null for any."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of matrix products; bfloat16 takes part on GPUs only, scans stay in float32."""
+    curriculum: tuple[StageConfig, ...] = ()
+    """Shorter or random episodes first; after the last stage they have the family's size."""
+    codes: Literal["all", "seen"] = "all"
+    """Label codes that compete in the training loss: all V, or those of the stream."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between evaluations on meta-val; each is also a checkpoint."""
+    evaluate_episodes: Annotated[int, Field(ge=1)] = 64
+    """Meta-val episodes of an evaluation, always the same ones."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many evaluations without a better score; default: never."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints that are kept, beside the best."""
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> Self:
+        ends = [stage.until for stage in self.curriculum]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"curriculum: `until` must rise from stage to stage, got {ends}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate = {self.accumulate} must divide batch = {self.batch}")
+        return self
+
+
+class ResourcesConfig(Config):
+    """What a training run asks of the cluster."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Ray Train workers; they share each batch."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """CPUs of a worker, and its threads."""
+    gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of a worker."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often workers that died are started again from the newest checkpoint."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: several workers need whole GPUs, got {self.gpus}")
+        return self
+
+
+class DimensionConfig(Config):
+    """One searched field: exactly one of log, float, int, choice."""
+
+    log: tuple[float, float] | None = None
+    """Lowest and highest value, uniform in the logarithm."""
+    float: tuple[float, float] | None = None
+    """Lowest and highest value, uniform."""
+    int: tuple[int, int] | None = None
+    """Lowest and highest whole number."""
+    choice: tuple[bool | int | float | str | None, ...] | None = None
+    """Values to choose from."""
+    when: dict[str, Any] = {}
+    """Searched only where these fields have these values, such as {learner.name: mamba}."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [kind for kind in ("log", "float", "int", "choice") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"needs exactly one of log, float, int, choice, got {', '.join(kinds) or 'none'}")
+        bounds = getattr(self, kinds[0])
+        if kinds[0] == "choice":
+            if not bounds:
+                raise ValueError("choice needs at least one value")
+        elif bounds[0] > bounds[1] or (kinds[0] == "log" and bounds[0] <= 0):
+            raise ValueError(f"{kinds[0]} needs low <= high{', above 0' if kinds[0] == 'log' else ''}, got {list(bounds)}")
+        return self
+
+
+class SweepConfig(Config):
+    """How the search is run."""
+
+    trials: Annotated[int, Field(ge=1)] = 8
+    """Trials in all: a resumed sweep runs what is missing."""
+    objectives: tuple[Literal["score"]] | tuple[Literal["score"], Literal["state_floats"]] = ("score",)
+    """What is optimised on meta-val: the score, or score and state floats together (a Pareto front)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the sampler."""
+    grace: Annotated[int, Field(ge=1)] | None = None
+    """Steps that every trial may take before it can be stopped early; default: a quarter of train.steps."""
+    reduction: Annotated[int, Field(ge=2)] = 2
+    """At each rung one of so many trials goes on."""
+    concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time; default: as many as the cluster's resources allow."""
+    compare: tuple[LearnerConfig, ...] = ()
+    """Learners trained once with the same training, to stand beside the champion in the final table."""
+
+
+class StorageConfig(Config):
+    """Where runs are kept."""
+
+    root: str = "runs"
+    """Folder of runs, checkpoints and results; on a cluster one that all nodes share."""
+    tracking_uri: str | None = None
+    """MLflow tracking store; default: the environment's MLFLOW_TRACKING_URI, or SQLite in `root`."""
+    study_uri: str | None = None
+    """Optuna's RDB storage; default: SQLite in `root`."""
+
+
+class ExperimentConfig(Config):
+    """One experiment."""
+
+    name: Name
+    """Names the sweep, the MLflow experiment and the registered model."""
+    seed: Annotated[int, Field(ge=0, lt=2**20)] = 0
+    """Seed of initial weights and of which meta-train episodes are seen."""
+    task: TaskConfig = GlyphsConfig()
+    """Where episodes come from."""
+    learner: LearnerConfig = MambaConfig()
+    """What is meta-trained."""
+    selectivity: SelectivityConfig = SelectivityConfig()
+    """Selectivity regularisation."""
+    train: TrainConfig = TrainConfig()
+    """Meta-training."""
+    search: dict[str, DimensionConfig] = {}
+    """Fields that a sweep searches, by dotted name."""
+    sweep: SweepConfig = SweepConfig()
+    """How a sweep is run."""
+    resources: ResourcesConfig = ResourcesConfig()
+    """What a run asks of the cluster."""
+    storage: StorageConfig = StorageConfig()
+    """Where results are kept."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the trained weights: task, learner, selectivity, training and seed."""
+        content = self.model_dump(mode="json", include={"task", "learner", "selectivity", "train", "seed"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,123 @@
+"""Meta-training: the loop that every worker of a run executes, with or without Ray around it."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mambacl import learners, tasks
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.checkpoint import Checkpoint, Progress
+from mambacl.platform.training.lengths import lengths
+from mambacl.platform.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    load_state_tensors,
+    set_learning_rate,
+    state_tensors,
+)
+from mambacl.platform.training.step import METRICS, Stepper
+from mambacl.platform.training.validate import validate
+from mambacl.platform.training.worker import Worker
+
+logger = logging.getLogger("mambacl")
+
+LOG_EVERY = 10
+"""Steps between points of the training curve; each is the mean over its steps."""
+
+Report = Callable[[Checkpoint], None]
+Live = Callable[[int, dict[str, float]], None]
+
+
+class Diverged(RuntimeError):
+    """The training loss is no longer a number."""
+
+
+def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Report, live: Live) -> Progress:
+    """Train to config.train.steps from the newest whole checkpoint of the folder `run`, or from the start.
+
+    After every evaluation a checkpoint is written and `report` called with it, on every worker; `live` hears of each
+    point of the curve, on the first worker. Returns the progress at the end, with the reason in `stopped`.
+    Raises Diverged when the loss is NaN or infinite; the checkpoints before that stay.
+    """
+    train = config.train
+    family = tasks.build(config.task)
+    torch.manual_seed(config.seed)
+    learner = learners.build(config.learner, family.spec).to(worker.device)
+    optimizer = build_optimizer(learner, train)
+    stepper = Stepper(learner, optimizer, config, worker)
+    progress = Progress(
+        step=0, score=None, best_score=None, best_step=0, stale=0, seconds=0.0, stopped=None, spec=family.spec
+    )
+    curve: list[dict[str, float]] = []
+    if last := checkpoint.newest(run):
+        learner.load_state_dict(last.weights)
+        load_state_tensors(learner, optimizer, last.optimizer)
+        progress, curve = last.progress, last.curve
+        logger.info("continuing %s from step %d", run.name, progress.step)
+    began = time.monotonic() - progress.seconds
+    window = torch.zeros(len(METRICS), dtype=torch.float64)
+    learner.train()
+    for step in range(progress.step, train.steps if progress.stopped is None else 0):
+        rate = learning_rate(train, step)
+        set_learning_rate(optimizer, rate)
+        sized = family.resized(**lengths(config, step))
+        first = (config.seed << 40) + step * train.batch
+        metrics = stepper.step(lambda i, f=sized: f.episodes("meta_train", i), range(first, first + train.batch), step)
+        done = step + 1
+        if not torch.isfinite(metrics[0]):
+            raise Diverged(f"loss is {float(metrics[0])} at step {done}")
+        window += metrics
+        if done % LOG_EVERY == 0:
+            point = dict(zip(METRICS, (window / LOG_EVERY).tolist(), strict=True)) | {"train/learning_rate": rate}
+            window.zero_()
+            curve.append({"step": done, **point})
+            live(done, point)
+        if done % train.evaluate_every == 0 or done == train.steps:
+            point = validate(learner, family, config, worker)
+            seconds = time.monotonic() - began
+            curve.append({"step": done, **point, "train/seconds": seconds})
+            progress = _advance(progress, done, point["meta_val/score"], seconds, config)
+            report(_save(run, config, progress, learner, optimizer, curve, worker))
+            live(done, point)
+            if progress.stopped:
+                break
+    return progress
+
+
+def higher_is_better(objective: str) -> bool:
+    """Accuracy is to be high; the losses that score regression and angles are to be low."""
+    return objective == "classification"
+
+
+def _advance(before: Progress, step: int, score: float, seconds: float, config: ExperimentConfig) -> Progress:
+    sign = 1 if higher_is_better(before.spec.output) else -1
+    better = before.best_score is None or sign * score > sign * before.best_score
+    stale = 0 if better else before.stale + 1
+    stopped = None
+    if step == config.train.steps:
+        stopped = "all steps done"
+    elif config.train.patience is not None and stale >= config.train.patience:
+        stopped = f"plateau: {stale} evaluations without a better score"
+    return before.model_copy(
+        update={
+            "step": step,
+            "score": score,
+            "best_score": score if better else before.best_score,
+            "best_step": step if better else before.best_step,
+            "stale": stale,
+            "seconds": seconds,
+            "stopped": stopped,
+        }
+    )
+
+
+def _save(run, config, progress, learner, optimizer, curve, worker) -> Checkpoint:
+    if worker.rank == 0:
+        return checkpoint.save(
+            run, config, progress, learner.state_dict(), state_tensors(learner, optimizer), curve
+        )
+    return Checkpoint(path=run / "checkpoints" / f"step-{progress.step:08d}")

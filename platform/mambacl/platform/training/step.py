@@ -1,0 +1,81 @@
+"""One optimiser step: losses as sums over what all workers saw, divided by what all workers saw.
+
+So the gradient is the same for any number of workers and accumulated parts.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from mambacl.learners.learner import Learner, Output
+from mambacl.learners.objective import losses, scores
+from mambacl.learners.selectivity import layer_numbers, selectivity_losses
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.episode import Episode
+
+METRICS = ("train/loss", "train/score", "train/selectivity")
+
+
+class Stepper:
+    """Takes optimiser steps with a learner, on this worker's share of each batch."""
+
+    def __init__(self, learner: Learner, optimizer: Optimizer, config: ExperimentConfig, worker: Worker) -> None:
+        self.learner, self.optimizer, self.config, self.worker = learner, optimizer, config, worker
+        self.model: nn.Module = DistributedDataParallel(learner) if worker.size > 1 else learner
+
+    def step(self, episodes: Callable[[range], Episode], indices: range, step: int) -> Tensor:
+        """Update the weights on the episodes with these numbers, and return the METRICS over the whole batch.
+
+        step: counted from 0; it decides whether the selectivity term takes part, and seeds dropout.
+        """
+        worker, train = self.worker, self.config.train
+        torch.manual_seed((self.config.seed << 40) + (step << 12) + worker.rank)
+        own = worker.share(indices)
+        sums = torch.zeros(len(METRICS), dtype=torch.float64)
+        counts = torch.zeros(len(METRICS), dtype=torch.float64)
+        for part in range(train.accumulate):
+            last = part == train.accumulate - 1
+            episode = episodes(own[part :: train.accumulate]).to(worker.device)
+            with contextlib.nullcontext() if last or worker.size == 1 else self.model.no_sync():  # type: ignore[operator]
+                values, numbers = self._accumulate(episode, len(indices), step)
+            sums += values
+            counts += numbers
+        if train.clip is not None:
+            nn.utils.clip_grad_norm_(self.learner.parameters(), train.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        both = worker.total(torch.cat([sums, counts]))
+        return both[: len(METRICS)] / both[len(METRICS) :].clamp(min=1)
+
+    def _accumulate(self, episode: Episode, batch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a part of the batch; sums and counts of the METRICS over that part."""
+        selectivity = self.config.selectivity
+        pulled = selectivity.active(step)
+        layers = layer_numbers(selectivity, len(self.learner.blocks)) if pulled else ()  # type: ignore[arg-type]
+        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self._half()):
+            output: Output = self.model(episode, layers=layers)
+        prediction = output.prediction.float()
+        per_query = losses(prediction, episode, self.config.train.codes)
+        pulls = [selectivity_losses(association, episode, selectivity) for association in output.associations]
+        # Every episode of a step has as many queries, so the count over all workers is known without asking them.
+        queries = batch * per_query.shape[1]
+        objective = per_query.sum()
+        if pulls:
+            objective = objective + selectivity.weight * torch.stack([pull.sum() for pull, _ in pulls]).mean()
+        # DistributedDataParallel averages over workers; a sum over all of them is wanted.
+        (objective * (self.worker.size / queries)).backward()
+        with torch.no_grad():
+            pull_sum = sum(float(pull.sum()) for pull, _ in pulls)
+            pull_count = sum(float(counts.sum()) for _, counts in pulls)
+            score = scores(prediction, episode)
+            values = [float(per_query.sum()), float(score.sum()), pull_sum]
+        numbers = [per_query.numel(), score.numel(), pull_count]
+        return torch.tensor(values, dtype=torch.float64), torch.tensor(numbers, dtype=torch.float64)
+
+    def _half(self) -> bool:
+        return self.config.train.precision == "bfloat16" and self.worker.device.type == "cuda"

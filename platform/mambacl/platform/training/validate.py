@@ -1,0 +1,47 @@
+"""Scores of a learner on meta-val during training."""
+
+import torch
+from torch import Tensor
+
+from mambacl.learners.learner import Learner
+from mambacl.learners.objective import losses, scores
+from mambacl.learners.selectivity import true_mass
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.family import Family
+
+MAP_EPISODES = 4
+"""Episodes whose exact association maps are computed at each evaluation."""
+
+
+@torch.no_grad()
+def validate(learner: Learner, family: Family, config: ExperimentConfig, worker: Worker) -> dict[str, float]:
+    """Means over the first `train.evaluate_episodes` of meta-val, the same on every worker.
+
+    meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
+    meta_val/true_mass on a few episodes for learners with association maps.
+    """
+    learner.eval()
+    episodes = config.train.evaluate_episodes
+    names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
+    table = torch.zeros(len(names), episodes, dtype=torch.float64)
+    own = worker.share(range(episodes))
+    for start in range(0, len(own), config.train.batch):
+        indices = own[start : start + config.train.batch]
+        episode = family.episodes("meta_val", indices).to(worker.device)
+        prediction = learner(episode).prediction.float()
+        columns = [losses(prediction, episode), scores(prediction, episode), scores(prediction, episode, "seen")]
+        for row, column in zip(table, columns, strict=True):
+            row[list(indices)] = _mean(column)
+    # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
+    result = dict(zip(names, worker.total(table).mean(1).tolist(), strict=True))
+    if hasattr(learner, "blocks"):
+        episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
+        association = learner(episode, layers=(-1,), exact=True).associations[0]
+        result["meta_val/true_mass"] = float(true_mass(association, episode).mean())
+    learner.train()
+    return result
+
+
+def _mean(per_query: Tensor) -> Tensor:
+    return per_query.double().mean(1).cpu()

@@ -1,0 +1,26 @@
+"""One of the workers that share a training run, and what they sum between them."""
+
+import dataclasses
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """This process among `size` workers; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def share(self, indices: range) -> range:
+        """This worker's part of a batch of episode numbers; parts differ by at most one."""
+        return indices[self.rank :: self.size]
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over all workers."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values

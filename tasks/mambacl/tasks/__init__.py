@@ -1,0 +1,6 @@
+"""Where episodes come from: task families, their class splits, and the episode itself."""
+
+import lazy_loader
+
+# Lazy, so that configs and their help can be read without importing torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,79 @@
+"""What a learner reads: a batch of continual-learning episodes, and the facts needed to build a learner for them.
+
+Shapes: B episodes, T support examples, M queries, K tasks, V label codes.
+"""
+
+import dataclasses
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from mambacl.tasks.config import Config
+
+Objective = Literal["classification", "regression", "angle"]
+
+
+class Spec(Config):
+    """What a learner must know of a task family: input, output, and the digest of the data behind it."""
+
+    input: Literal["image", "vector"]
+    """Kind of one example: an image (channels, height, width) of bytes, or a vector of float32."""
+    shape: tuple[int, ...]
+    """Shape of one example."""
+    output: Objective
+    """Decides targets, loss and metric: label codes, vectors, or (cos, sin) of an angle."""
+    size: int
+    """Label codes V for classification, dimensions of a target otherwise."""
+    digest: str
+    """Identifies the data and the class splits: equal digests mean equal episodes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """A batch of B episodes: each a stream of T support examples, and M queries asked of it.
+
+    Images are uint8 in 0..255, vectors float32. Targets are int64 label codes in 0..V-1 (classification)
+    or float32 vectors (regression, angle).
+    """
+
+    support_x: Tensor
+    """(B, T, *shape), in stream order."""
+    support_y: Tensor
+    """(B, T) codes or (B, T, size) values."""
+    support_task: Tensor
+    """(B, T) int64 in 0..K-1: the task of each example, by order of first appearance."""
+    query_x: Tensor
+    """(B, M, *shape)."""
+    query_y: Tensor
+    """(B, M) codes or (B, M, size) values."""
+    query_task: Tensor
+    """(B, M) int64 in 0..K-1."""
+    query_after: Tensor
+    """(B, M) int64 in 0..T-1: the support example after which the query is asked; by default the last."""
+    index: Tensor
+    """(B,) int64: the number of each episode, which with family, split and seed determines it."""
+    objective: Objective
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same episodes on another device."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+    def __getitem__(self, batch: slice) -> Self:
+        """A part of the batch."""
+        parts = {
+            field.name: value[batch]
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **parts)
+
+    @property
+    def tasks(self) -> int:
+        """K, the number of tasks of each episode."""
+        return int(self.support_task.max()) + 1

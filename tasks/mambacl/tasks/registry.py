@@ -1,0 +1,32 @@
+"""The task families by name. Torch-free: a family's code is imported when one is built."""
+
+import importlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from mambacl.tasks.config import parse
+from mambacl.tasks.images_config import GlyphsConfig, ImagesConfig
+from mambacl.tasks.sine_config import SineConfig
+
+if TYPE_CHECKING:
+    from mambacl.tasks.family import Family
+
+TaskConfig = Annotated[ImagesConfig | GlyphsConfig | SineConfig, Field(discriminator="name")]
+
+BUILDERS = {
+    "images": "mambacl.tasks.images:build_images",
+    "glyphs": "mambacl.tasks.images:build_glyphs",
+    "sine": "mambacl.tasks.sine:SineFamily",
+}
+
+
+def build(config: dict[str, Any] | TaskConfig) -> "Family":
+    """The task family that a config or a mapping like one describes.
+
+    Raises ConfigError (a ValueError) with one line a mistake: an unknown name or field, data that cannot be read,
+    fewer classes or images than an episode needs.
+    """
+    config = parse(TaskConfig, config, "task")
+    module, name = BUILDERS[config.name].split(":")
+    return getattr(importlib.import_module(module), name)(config).check()
