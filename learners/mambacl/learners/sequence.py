@@ -62,8 +62,10 @@ class SequenceLearner(Learner):
         self.blocks = nn.ModuleList(Block(config, mixer(config)) for _ in range(config.layers))
         self.norm = nn.RMSNorm(D)
         self.head = nn.Linear(D, spec.size)
-        if classes:
-            nn.init.normal_(self.label.weight, std=D**-0.5)
+        # A head of zeros: fresh answers are even, so the first gradients are not spent on hushing random ones, which
+        # would flatten the features before any association has formed.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         if not self.joined and config.positions == "none" and not config.short_conv:
             logger.warning(
                 "learner.short_conv and learner.positions: with neither, a label token cannot find its example; "

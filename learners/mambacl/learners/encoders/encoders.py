@@ -32,7 +32,11 @@ def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Cnn(nn.Module):
-    """Convolutions of stride 2, group normalisation in groups of 8 channels, then a linear map."""
+    """Convolutions of stride 2, group normalisation in groups of 8 channels, then a linear map to a vector of length sqrt(D).
+
+    No rectifier follows the last normalisation: rectified features share a large mean, under which the associations of
+    a fresh learner tell no classes apart, and meta-training then stays on its plateau.
+    """
 
     def __init__(self, spec: Spec, width: int, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -40,16 +44,17 @@ class Cnn(nn.Module):
         for after in channels:
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(after // 8, after), nn.ReLU()]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = nn.Sequential(*layers[:-1])
         self.project = nn.Linear(before * height * across, width)
+        self.norm = nn.RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_float(x, self.project.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.project(self.convolutions(x).flatten(1))
+        return self.norm(self.project(self.convolutions(x).flatten(1)))
 
 
 class Mlp(nn.Module):
-    """Linear, layer normalisation, ReLU; the last layer is linear alone."""
+    """Linear, layer normalisation, ReLU; the last layer is linear alone, to a vector of length sqrt(D)."""
 
     def __init__(self, spec: Spec, width: int, layers: int) -> None:
         super().__init__()
@@ -58,6 +63,7 @@ class Mlp(nn.Module):
             parts += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
             before = width
         self.layers = nn.Sequential(*parts, nn.Linear(before, width))
+        self.norm = nn.RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(as_float(x, self.layers[-1].weight.dtype).flatten(1))
+        return self.norm(self.layers(as_float(x, self.norm.weight.dtype).flatten(1)))

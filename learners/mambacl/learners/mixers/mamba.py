@@ -84,8 +84,8 @@ class MambaMixer(Mixer):
         return u, F.softplus(self.dt_proj(step)), B, C
 
     def scores(self, tokens: Trace, queries: Trace) -> Tensor:
-        """C_q . B_t / sqrt(N), the paper's analogue of query times key: (B, 1, M, L)."""
-        return torch.einsum("bmn,bln->bml", queries["C"], tokens["B"]).unsqueeze(1) / self.A_log.shape[1] ** 0.5
+        """C_q . B_t, the paper's analogue of query times key: (B, 1, M, L)."""
+        return torch.einsum("bmn,bln->bml", queries["C"], tokens["B"]).unsqueeze(1)
 
     def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
         """alpha_c(q, t) = sum_n C_q[n] exp(A[c,n] (S_q[c] - S_t[c])) B_t[n] Delta_t[c], S the running sum of Delta."""

@@ -29,7 +29,7 @@ LOG_EVERY = 10
 """Steps between points of the training curve; each is the mean over its steps."""
 
 Report = Callable[[Checkpoint], None]
-Live = Callable[[int, dict[str, float]], None]
+Live = Callable[[int, dict[str, float]], bool]
 
 
 class Diverged(RuntimeError):
@@ -39,9 +39,10 @@ class Diverged(RuntimeError):
 def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Report, live: Live) -> Progress:
     """Train to config.train.steps from the newest whole checkpoint of the folder `run`, or from the start.
 
-    After every evaluation a checkpoint is written and `report` called with it, on every worker; `live` hears of each
-    point of the curve, on the first worker. Returns the progress at the end, with the reason in `stopped`.
-    Raises Diverged when the loss is NaN or infinite; the checkpoints before that stay.
+    After every evaluation a checkpoint is written and `report` called with it, on every worker. `live` hears of each
+    point of the curve, on the first worker; when it returns True the run writes a checkpoint and ends, to be continued.
+    Returns the progress at the end, with the reason in `stopped` where the run is over. Raises Diverged when the loss
+    is NaN or infinite; the checkpoints before that stay.
     """
     train = config.train
     family = tasks.build(config.task)
@@ -75,15 +76,19 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
             point = dict(zip(METRICS, (window / LOG_EVERY).tolist(), strict=True)) | {"train/learning_rate": rate}
             window.zero_()
             curve.append({"step": done, **point})
-            live(done, point)
+            asked = worker.rank == 0 and live(done, point)
+            if worker.total(torch.tensor(float(asked))) > 0 and done % train.evaluate_every and done < train.steps:
+                progress = progress.model_copy(update={"step": done, "seconds": time.monotonic() - began})
+                _save(run, config, progress, learner, optimizer, curve, worker)
+                return progress
         if done % train.evaluate_every == 0 or done == train.steps:
             point = validate(learner, family, config, worker)
             seconds = time.monotonic() - began
             curve.append({"step": done, **point, "train/seconds": seconds})
             progress = _advance(progress, done, point["meta_val/score"], seconds, config)
             report(_save(run, config, progress, learner, optimizer, curve, worker))
-            live(done, point)
-            if progress.stopped:
+            asked = worker.rank == 0 and live(done, point)
+            if progress.stopped or worker.total(torch.tensor(float(asked))) > 0:
                 break
     return progress
 

@@ -1,0 +1,40 @@
+"""The board: a small actor where training workers post how far they are, and where the driver asks them to stop."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """The newest facts about each run, by the name of its folder."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.stopping = False
+
+    def post(self, run: str, facts: dict[str, Any]) -> bool:
+        """Update a run's facts; returns whether it is to stop at its next checkpoint."""
+        self.runs.setdefault(run, {}).update(facts)
+        return self.stopping
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        return self.runs
+
+    def stop(self) -> None:
+        """Ask all runs to write a checkpoint and end."""
+        self.stopping = True
+
+
+def open_board() -> ActorHandle:
+    """A board on the driver's node."""
+    here = ray.get_runtime_context().get_node_id()
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+    return Board.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
+
+
+def run_name(run: Path) -> str:
+    """The name under which a run's folder stands on the board."""
+    return run.name

@@ -1,0 +1,76 @@
+"""Experiments from files, presets and dotted overrides."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.tasks.config import ConfigError, nearest, parse
+
+NAMED = ("task", "learner")
+"""Sections whose `name` decides their other fields."""
+
+
+def presets() -> dict[str, str]:
+    """The experiments that ship with the package: YAML text by name."""
+    folder = resources.files("mambacl.platform") / "presets"
+    return {file.name.removesuffix(".yaml"): file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")}
+
+
+def load(source: str) -> dict[str, Any]:
+    """The mapping of a preset's name or a YAML file's path. Raises ConfigError for anything else."""
+    if source in (shipped := presets()):
+        text = shipped[source]
+    elif Path(source).is_file():
+        text = Path(source).read_text()
+    else:
+        names = sorted(shipped)
+        raise ConfigError(f"experiment: no preset or file {source!r}{nearest(source, names)}; presets: {', '.join(names)}")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"experiment: {source} is not plain YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"experiment: {source} must be a mapping of fields, got {type(content).__name__}")
+    return content
+
+
+def override(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with values put at dotted names. Naming another learner or task takes that one's defaults."""
+    result = dict(content)
+    for section in NAMED:
+        if (name := changes.get(f"{section}.name")) and name != (result.get(section) or {}).get("name"):
+            result[section] = {"name": name}
+    for dotted, value in changes.items():
+        _put(result, dotted.split("."), value, dotted)
+    return result
+
+
+def vary(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment with other values at dotted names. Raises ConfigError where one does not fit."""
+    return parse(ExperimentConfig, override(config.model_dump(mode="json", exclude_unset=True), changes))
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _put(content: dict[str, Any], path: list[str], value: Any, dotted: str) -> None:
+    *folders, last = path
+    for folder in folders:
+        inner = content.get(folder)
+        if inner is not None and not isinstance(inner, Mapping):
+            raise ConfigError(f"{dotted}: {folder} has no fields")
+        content[folder] = dict(inner or {})
+        content = content[folder]
+    content[last] = value

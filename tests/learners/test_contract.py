@@ -1,0 +1,267 @@
+"""The contract of every learner: each check runs over all that are registered. What is not here is not in the product."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.utils._pytree import tree_leaves, tree_map
+
+from mambacl import learners, tasks
+from mambacl.learners.objective import losses, scores
+from mambacl.learners.registry import IMPLEMENTATIONS
+
+SMALL = {"layers": 2, "width": 16}
+CONFIGS = {
+    "mamba": {"name": "mamba", "state_size": 5, **SMALL},
+    "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, "feed_forward": 0, **SMALL},
+    "mamba positions": {"name": "mamba", "state_size": 5, "positions": "sinusoidal", **SMALL},
+    "attention": {"name": "attention", "heads": 2, **SMALL},
+    "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", **SMALL},
+    "attention conv": {"name": "attention", "heads": 2, "positions": "none", "short_conv": 4, **SMALL},
+    "nearest_mean": {"name": "nearest_mean"},
+}
+GROWING = {"attention"}
+UNTRAINED = {"nearest_mean"}
+FAMILIES = {
+    "glyphs": {"name": "glyphs", "tasks": 4, "shots": 3, "queries": 2, "vocabulary": 6},
+    "sine": {"name": "sine", "tasks": 4, "shots": 3, "queries": 2},
+}
+CASES = [
+    pytest.param(config, family, id=f"{config}-{family}")
+    for config in CONFIGS
+    for family in FAMILIES
+    if (CONFIGS[config]["name"], family) != ("nearest_mean", "sine")
+]
+TRAINED = [case for case in CASES if CONFIGS[case.values[0]]["name"] not in UNTRAINED]
+SEQUENCE = TRAINED
+B, T, M = 3, 12, 8
+
+
+def build(config, family, dtype=torch.float64):
+    torch.manual_seed(0)
+    source = tasks.build(FAMILIES[family])
+    learner = learners.build(CONFIGS[config], source.spec).to(dtype).eval()
+    return learner, source.episodes("meta_train", range(B))
+
+
+def mid_stream(episode):
+    """The same episode with each query asked at a place of its own."""
+    places = torch.randint(0, T, (B, M), generator=torch.Generator().manual_seed(1))
+    return dataclasses.replace(episode, query_after=places)
+
+
+def difference(a, b):
+    """Largest difference as a share of the largest entry; infinite entries must agree."""
+    finite = torch.isfinite(b)
+    assert torch.equal(torch.isfinite(a), finite)
+    return ((a - b)[finite].abs().max() / b[finite].abs().max()).item()
+
+
+def streamed(learner, episode):
+    """Predictions by the streaming face, one example at a time, each query asked at its place."""
+    state, answers = learner.init_state(B), []
+    for t in range(T):
+        state = learner.observe(state, episode.support_x[:, t], episode.support_y[:, t])
+        answers.append(learner.predict(state, episode.query_x).prediction)
+    place = episode.query_after.view(1, B, M, 1).expand(1, B, M, answers[0].shape[-1])
+    return torch.stack(answers).gather(0, place)[0]
+
+
+def replicated(learner, episode):
+    """Predictions with a sequence of its own for each query: the oracle of query independence."""
+    rows = []
+    for m in range(M):
+        one = {name: getattr(episode, name)[:, m : m + 1] for name in ("query_x", "query_y", "query_task", "query_after")}
+        rows.append(learner(dataclasses.replace(episode, **one)).prediction)
+    return torch.cat(rows, dim=1)
+
+
+def gradients(learner, prediction, episode):
+    learner.zero_grad()
+    losses(prediction, episode).mean().backward()
+    return {name: p.grad.clone() for name, p in learner.named_parameters()}
+
+
+def test_every_registered_learner_is_in_this_suite():
+    assert {config["name"] for config in CONFIGS.values()} == set(IMPLEMENTATIONS)
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+@pytest.mark.parametrize("place", ["end", "mid-stream"])
+def test_parallel_equals_streaming_equals_replicated(config, family, place):
+    for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        learner, episode = build(config, family, dtype)
+        episode = mid_stream(episode) if place == "mid-stream" else episode
+        parallel = learner(episode).prediction
+        assert difference(streamed(learner, episode), parallel) < bound
+        assert difference(replicated(learner, episode), parallel) < bound
+
+
+@pytest.mark.parametrize(("config", "family"), TRAINED)
+def test_gradients_of_all_faces_agree(config, family):
+    for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        learner, episode = build(config, family, dtype)
+        episode = mid_stream(episode)
+        parallel = gradients(learner, learner(episode).prediction, episode)
+        for face in (streamed, replicated):
+            other = gradients(learner, face(learner, episode), episode)
+            for name, gradient in parallel.items():
+                assert difference(other[name], gradient) < bound, (face.__name__, name)
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+def test_a_query_is_independent_of_the_others(config, family):
+    learner, episode = build(config, family)
+    before = learner(episode).prediction
+    changed = episode.query_x.clone()
+    changed[:, 1:] = 0
+    for other in (changed, episode.query_x[:, :1], torch.cat([episode.query_x, changed], dim=1)):
+        queries = dataclasses.replace(episode, query_x=other, query_after=torch.full(other.shape[:2], T - 1))
+        assert difference(learner(queries).prediction[:, :1], before[:, :1]) < 1e-6
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+def test_a_query_leaves_the_state_and_an_old_state_stays_valid(config, family):
+    """Two futures of one state must not disturb each other, nor the state itself."""
+    learner, episode = build(config, family)
+    x, y, q = episode.support_x, episode.support_y, episode.query_x
+    with torch.no_grad():
+        state = learner.init_state(B)
+        for t in range(6):
+            state = learner.observe(state, x[:, t], y[:, t])
+        before = learner.predict(state, q).prediction
+        left = learner.observe(state, x[:, 6], y[:, 6])
+        right = learner.observe(state, x[:, 7], y[:, 7])
+        left_answer = learner.predict(left, q).prediction
+        learner.observe(right, x[:, 8], y[:, 8])
+        assert difference(learner.predict(state, q).prediction, before) == 0
+        assert difference(learner.predict(left, q).prediction, left_answer) == 0
+        assert difference(left_answer, learner.predict(right, q).prediction) > 0
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+def test_the_future_changes_no_earlier_answer(config, family):
+    learner, episode = build(config, family)
+    early = dataclasses.replace(episode, query_after=torch.full((B, M), 4))
+    changed_x = episode.support_x.clone()
+    changed_x[:, 5:] = changed_x[:, 5:].flip(1)
+    before = learner(early).prediction
+    assert difference(learner(dataclasses.replace(early, support_x=changed_x)).prediction, before) < 1e-12
+    late_x = dataclasses.replace(episode, support_x=changed_x)
+    assert difference(learner(late_x).prediction, learner(episode).prediction) > 1e-9 or config == "nearest_mean"
+
+
+@pytest.mark.parametrize("config", list(CONFIGS))
+def test_permuting_label_codes_permutes_the_predictions(config):
+    """No code is special: relabel stream, embedding and head alike, and the answers are relabelled."""
+    learner, episode = build(config, "glyphs")
+    before = learner(episode).prediction
+    permutation = torch.randperm(6, generator=torch.Generator().manual_seed(2))
+    relabelled = dataclasses.replace(episode, support_y=permutation[episode.support_y])
+    inverse = permutation.argsort()
+    with torch.no_grad():
+        for name in ("label.weight", "head.weight", "head.bias"):
+            parameter = dict(learner.named_parameters()).get(name)
+            if parameter is not None:
+                parameter.copy_(parameter[inverse])
+    assert difference(learner(relabelled).prediction[..., permutation], before) < 1e-12
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+def test_state_size_is_what_it_says(config, family):
+    learner, episode = build(config, family)
+    with torch.no_grad():
+        for examples in (1, 5, T):
+            state = learner.observe(learner.init_state(B), episode.support_x[:, :examples], episode.support_y[:, :examples])
+            held = sum(leaf[0].numel() for leaf in tree_leaves(state) if leaf.is_floating_point())
+            assert learner.state_floats(examples) == held
+    constant = learner.state_floats(10) == learner.state_floats(1000)
+    assert constant == (CONFIGS[config]["name"] not in GROWING)
+
+
+@pytest.mark.parametrize(("config", "family"), TRAINED)
+def test_every_parameter_gets_a_gradient(config, family):
+    learner, episode = build(config, family)
+    for name, gradient in gradients(learner, learner(episode).prediction, episode).items():
+        assert torch.isfinite(gradient).all(), name
+        assert gradient.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("config", [case.values[0] for case in TRAINED if case.values[1] == "glyphs"])
+def test_a_fixed_episode_is_overfitted(config):
+    learner, episode = build(config, "glyphs", torch.float32)
+    learner.train()
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=3e-3)
+    for _ in range(300):
+        prediction = learner(episode).prediction
+        if (scores(prediction, episode) == 1).all():
+            return
+        losses(prediction, episode).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    pytest.fail(f"accuracy {scores(prediction, episode).mean():.2f} after 300 steps")
+
+
+@pytest.mark.parametrize(("config", "family"), SEQUENCE)
+def test_association_rows_are_distributions_over_the_visible_stream(config, family):
+    learner, episode = build(config, family)
+    output = learner(episode, layers=(0, -1), exact=True)
+    assert [a.layer for a in output.associations] == [0, 1]
+    assert difference(output.prediction, learner(episode).prediction) == 0
+    for association in output.associations:
+        assert association.weights.shape == (B, M, len(association.example))
+        assert torch.allclose(association.weights.sum(-1), torch.ones(B, M, dtype=torch.float64))
+        assert association.example.unique(return_counts=True)[1].tolist() == [learner.tokens_per_example] * T
+    partial = learner(mid := mid_stream(episode), layers=(-1,)).associations[0]
+    hidden = partial.example > mid.query_after.unsqueeze(-1)
+    assert torch.equal(torch.isinf(partial.scores), hidden.unsqueeze(1).expand_as(partial.scores))
+
+
+def test_a_learner_without_maps_says_so():
+    learner, episode = build("nearest_mean", "glyphs")
+    with pytest.raises(ValueError, match="NearestMean has no association maps"):
+        learner(episode, layers=(-1,))
+
+
+@pytest.mark.parametrize(("config", "family"), CASES)
+def test_a_state_saved_in_one_process_goes_on_in_another(config, family, tmp_path):
+    learner, episode = build(config, family)
+    with torch.no_grad():
+        state = learner.observe(learner.init_state(B), episode.support_x[:, :7], episode.support_y[:, :7])
+        expected = learner(episode).prediction
+    leaves = tree_leaves(state)
+    save_file({str(i): leaf.contiguous().clone() for i, leaf in enumerate(leaves)}, tmp_path / "state.safetensors")
+    save_file({**learner.state_dict()}, tmp_path / "model.safetensors")
+    code = f"""
+import io, sys, torch
+from safetensors.torch import load_file
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from mambacl import learners, tasks
+family = tasks.build({FAMILIES[family]!r})
+learner = learners.build({CONFIGS[config]!r}, family.spec).double().eval()
+learner.load_state_dict(load_file({str(tmp_path / "model.safetensors")!r}))
+stored = load_file({str(tmp_path / "state.safetensors")!r})
+_, structure = tree_flatten(learner.init_state({B}))
+state = tree_unflatten([stored[str(i)] for i in range(len(stored))], structure)
+episode = family.episodes("meta_train", range({B}))
+with torch.no_grad():
+    state = learner.observe(state, episode.support_x[:, 7:], episode.support_y[:, 7:])
+    torch.save(learner.predict(state, episode.query_x).prediction, sys.stdout.buffer)
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert child.returncode == 0, child.stderr.decode()
+    assert difference(torch.load(io.BytesIO(child.stdout), weights_only=True), expected) < 1e-9
+
+
+def test_a_state_is_a_pytree_that_can_be_moved():
+    learner, episode = build("attention", "glyphs")
+    state = learner.observe(learner.init_state(B), episode.support_x, episode.support_y)
+    halved = tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, state)
+    assert difference(
+        learner.float().predict(halved, episode.query_x).prediction.double(),
+        learner.double().predict(state, episode.query_x).prediction,
+    ) < 1e-4

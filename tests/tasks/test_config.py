@@ -1,0 +1,33 @@
+"""A wrong config gives one line that names the field and what is allowed."""
+
+import pytest
+
+from mambacl import tasks
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"name": "glyhps"}, "task.name: unknown 'glyhps' (did you mean 'glyphs'?); allowed: images, glyphs, sine"),
+        ({}, "task.name: missing"),
+        ({"name": "images"}, "task.path: missing"),
+        ({"name": "glyphs", "taks": 3}, "task.taks: unknown field (did you mean 'tasks'?); allowed: "),
+        ({"name": "glyphs", "tasks": 0}, "task.tasks: must be greater than or equal to 1, got 0"),
+        ({"name": "glyphs", "augment": {"degrs": 3}}, "task.augment.degrs: unknown field (did you mean 'degrees'?); allowed: "),
+        ({"name": "glyphs", "tasks": 5, "vocabulary": 3}, "task.vocabulary: must be at least tasks = 5, got 3"),
+        ({"name": "glyphs", "shots": 12}, "task.shots: the smallest class of meta_train has 12 images, an episode needs 12 shots + 1 queries"),
+        ({"name": "glyphs", "tasks": 300, "augment": None}, "task.tasks: meta_val has 226 classes, an episode needs 300"),
+        ({"name": "images", "path": "/nowhere.npz"}, "task.path: no file or folder at /nowhere.npz"),
+    ],
+)
+def test_mistakes_are_one_line(config, line):
+    with pytest.raises(ValueError, match=".") as caught:
+        tasks.build(config)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_is_named():
+    with pytest.raises(ValueError, match=".") as caught:
+        tasks.build({"name": "sine", "tasks": -1, "shoots": 2})
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["task.tasks", "task.shoots"]
