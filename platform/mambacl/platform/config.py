@@ -15,6 +15,9 @@ from mambacl.tasks.registry import TaskConfig
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Length = Annotated[int, Field(ge=1)]
+Choice = bool | int | float | str | None
+Floats = tuple[float, float]
+Ints = tuple[int, int]
 
 
 class StageConfig(Config):
@@ -98,13 +101,13 @@ class ResourcesConfig(Config):
 class DimensionConfig(Config):
     """One searched field: exactly one of log, float, int, choice."""
 
-    log: tuple[float, float] | None = None
+    log: Floats | None = None
     """Lowest and highest value, uniform in the logarithm."""
-    float: tuple[float, float] | None = None
+    float: Floats | None = None
     """Lowest and highest value, uniform."""
-    int: tuple[int, int] | None = None
+    int: Ints | None = None
     """Lowest and highest whole number."""
-    choice: tuple[bool | int | float | str | None, ...] | None = None
+    choice: tuple[Choice, ...] | None = None
     """Values to choose from."""
     when: dict[str, Any] = {}
     """Searched only where these fields have these values, such as {learner.name: mamba}."""

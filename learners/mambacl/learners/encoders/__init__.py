@@ -1,0 +1,1 @@
+"""Encoders: one example to one vector."""

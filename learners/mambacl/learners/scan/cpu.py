@@ -1,94 +1,201 @@
-"""Selective scan and selective read on the CPU: numba kernels with hand-written adjoints as differentiable torch functions.
+"""Selective scan and selective read on the CPU: the numba kernels and their adjoints as differentiable torch functions.
 
-Legend: B episodes, M queries, L tokens, E inner width, N state size, K chunks of tokens, G groups of tiles, W workers.
+Legend: B episodes, M queries, L tokens, E inner width, N state size, K chunks of tokens, G groups of tiles.
+
+The kernels are serial functions that release the GIL; the shares of a call run on threads of this module. numba's own
+`parallel=True` would bring a threading layer with rules of its own (workqueue dies of two callers at once, OpenMP kills
+a forked child, none takes more threads than the process was launched with) and triple the time to compile.
 """
 
-import threading
+import math
+import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from mambacl.learners.scan import kernels
-from mambacl.learners.scan.shapes import check_read, check_scan
+from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
+from mambacl.learners.scan.shapes import check
 
-PARTS = 64
-"""Partial sums of gradients over a batch: a number fixed here, not taken from the machine, so that results do not depend on threads."""
+SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
+SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
+PARTS = 64  # partial sums of gradients in a call, and so the most threads that backward can use
 
-_launch = threading.Lock()  # numba's fallback threading layer, workqueue, dies of two launches at once
-
-
-def _run(name: str, items: int, arrays: list[np.ndarray | None], *, steps: bool) -> None:
-    """Run a kernel with as many workers as torch has threads, numba allows and items can feed."""
-    real = arrays[0].dtype.type
-    workers = max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, items))
-    work = [_records(kernels.token_record(real), workers, kernels.CHUNK), _records(kernels.entry_record(real), workers, arrays[2].shape[0])]
-    if steps:
-        work.append(_records(kernels.step_record(real), workers, kernels.CHUNK + 1, kernels.BLOCK))
-    if workers == 1:
-        getattr(kernels, f"{name}_worker")(0, 1, *(w[0] for w in work), *arrays)
-        return
-    with _launch:
-        before = numba.get_num_threads()
-        numba.set_num_threads(workers)
-        try:
-            getattr(kernels, name)(workers, *work, *arrays)
-        finally:
-            numba.set_num_threads(before)
+_pool: ThreadPoolExecutor
 
 
-def _records(record: np.dtype, *shape: int) -> np.ndarray:
-    """Workspace from torch's allocator, which aligns to cache lines: unaligned vectors would cost twice."""
-    size = int(np.prod(shape)) * record.itemsize
-    return torch.empty(size, dtype=torch.uint8).numpy().view(record).reshape(shape)
+def _renew_pool() -> None:
+    global _pool
+    _pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="mambacl-scan")
 
 
-def _array(x: Tensor | None) -> np.ndarray | None:
-    return None if x is None else x.detach().contiguous().numpy()
+_renew_pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_pool)  # a fork copies the pool without its threads
 
 
-def _inputs(u, delta, A_EN, B, C, D_E) -> list:
-    rate_NE = (A_EN.detach() * kernels.LOG2E).t()
-    D_E = A_EN.new_zeros(A_EN.shape[0]) if D_E is None else D_E
-    return [_array(x) for x in (u, delta, rate_NE, B, C, D_E)]
+def selective_scan(
+    u_BLE: Tensor,
+    delta_BLE: Tensor,
+    A_EN: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor | None,
+    D_E: Tensor | None,
+    h_BEN: Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    """See `mambacl.learners.scan.selective_scan`; on the CPU, in float32 or float64."""
+    inputs = u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN
+    check(*inputs)
+    _check_kernel(u_BLE)
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return _Scan.apply(save, *inputs)
+
+
+def selective_read(
+    u_BME: Tensor,
+    delta_BME: Tensor,
+    A_EN: Tensor,
+    B_BMN: Tensor,
+    C_BMN: Tensor,
+    D_E: Tensor | None,
+    h_BEN: Tensor,
+) -> Tensor:
+    """See `mambacl.learners.scan.selective_read`; on the CPU, in float32 or float64."""
+    check(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
+    _check_kernel(u_BME)
+    return _Read.apply(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
+
+
+def warm_up() -> float:
+    """Compile the float32 kernels, or load them from numba's cache; returns the seconds it took."""
+    start = time.perf_counter()
+    with torch.inference_mode(False), torch.enable_grad():
+        x_BLE = torch.ones(1, 1, 1, requires_grad=True)
+        _, h_BEN = selective_scan(x_BLE, x_BLE, -torch.ones(1, 1), x_BLE, None, None, None)
+        h_BEN.sum().backward()
+    return time.perf_counter() - start
+
+
+def _check_kernel(u_BLE: Tensor) -> None:
+    if u_BLE.device.type != "cpu" or u_BLE.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"the numba kernel takes float32 or float64 on the CPU, not {u_BLE.dtype} on {u_BLE.device}")
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
+    def forward(ctx: Any, save, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
+        (B, L, E), N = u_BLE.shape, A_EN.shape[1]
+        h_BNE = u_BLE.new_zeros(B, N, E) if h_BEN is None else _copy(h_BEN.transpose(1, 2))
+        h_BKNE = u_BLE.new_empty(B, max(1, -(-L // CHUNK)) if save else 0, N, E)
+        y_BLE = None if C_BLN is None else u_BLE.new_empty(B, L, E)
+        want = STATE if C_BLN is None else OUTPUTS
+        _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE)
+        if save:
+            ctx.save_for_backward(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE)
         ctx.set_materialize_grads(False)
-        y, h, chunks = _scan_forward(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN, save=True)
-        ctx.save_for_backward(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, chunks)
-        return y, h
+        return y_BLE, h_BNE.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BLE, dh_BEN):
-        u, delta, A, B, C, D, chunks = ctx.saved_tensors
-        b,l,e=u.shape; n=A.shape[1]
-        if dy_BLE is None: C_=None
-        else: C_=C
-        dh_BNE = u.new_zeros(b,n,e) if dh_BEN is None else dh_BEN.transpose(1,2).contiguous().clone()
-        tiles = -(-e // kernels.TILE)
-        G = min(tiles, -(-PARTS // max(b,1)))
-        G = -(-tiles // -(-tiles//G)) if tiles else 0
-        du, dd = torch.empty_like(u,memory_format=torch.contiguous_format), torch.empty_like(u,memory_format=torch.contiguous_format)
-        dA = u.new_empty(b,n,e); dB=u.new_zeros(G,b,l,n); dC=u.new_zeros(G,b,l,n); dD=u.new_zeros(b,e)
-        _run("scan_adjoint", b*G, _inputs(u,delta,A,B,C_,D)+[_array(x) for x in (chunks, dy_BLE, du, dd, dA, dB, dC, dD, dh_BNE)], steps=True)
-        return du, dd, dA.sum(0).t(), dB.sum(0), dC.sum(0), dD.sum(0), dh_BNE.transpose(1,2)
+        want = STATE if dy_BLE is None else OUTPUTS
+        dh_BNE = None if dh_BEN is None else _copy(dh_BEN.transpose(1, 2))
+        return None, *_backward(want, *ctx.saved_tensors, dy_BLE, dh_BNE, ctx.needs_input_grad[1:])
 
-def _scan_forward(u,delta,A,B,C,D,h,save):
-    b,l,e=u.shape; n=A.shape[1]
-    h_BNE = u.new_zeros(b,n,e) if h is None else h.detach().transpose(1,2).contiguous().clone()
-    y = None if C is None else torch.empty_like(u,memory_format=torch.contiguous_format)
-    chunks = u.new_empty(b,-(-l//kernels.CHUNK),n,e) if save else None
-    tiles = -(-e // kernels.TILE)
-    _run("scan", b*tiles, _inputs(u,delta,A,B,C,D)+[_array(x) for x in (h_BNE,y,chunks)], steps=False)
-    return y, h_BNE.transpose(1,2), chunks
 
-def selective_scan(*a):
-    return _Scan.apply(*a)
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN):
+        h_BNE = h_BEN.transpose(1, 2).contiguous()
+        y_BME = u_BME.new_empty(u_BME.shape)
+        _forward(QUERIES, u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BNE, h_BNE.new_empty(0, 0, 0, 0), y_BME)
+        ctx.save_for_backward(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
+        return y_BME
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_BME):
+        *inputs, h_BEN = ctx.saved_tensors
+        h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
+        return _backward(QUERIES, *inputs, h_B1NE, dy_BME, None, ctx.needs_input_grad)
+
+
+def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE) -> None:
+    """Fill y_BLE (unless None) and h_BKNE, and move h_BNE to the end."""
+    inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
+    y_BLE = u_BLE.new_empty(0, 0, 0) if y_BLE is None else y_BLE
+    B, _, E = u_BLE.shape
+    _run(kernels.forward, want, B * -(-E // TILE), *inputs, h_BNE, h_BKNE, y_BLE)
+
+
+def _backward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE, dy_BLE, dh_BNE, needed) -> tuple[Tensor | None, ...]:
+    """Gradients of u, delta, A, B, C, D and h where they are needed, else None; dh_BNE is used up."""
+    inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
+    (B, L, E), N = u_BLE.shape, A_EN.shape[1]
+    G = max(1, min(-(-E // TILE), -(-PARTS // max(1, B))))
+    dy_BLE = u_BLE.new_empty(0, 0, 0) if dy_BLE is None else dy_BLE
+    dh_BNE = u_BLE.new_zeros(B, N, E) if dh_BNE is None else dh_BNE
+    du_BLE, ddelta_BLE, dA_BNE = u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, N, E)
+    dB_GBLN, dC_GBLN, dD_BE = u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(B, E)
+    outputs = du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE
+    _run(kernels.backward, want, B * G, *inputs, h_BKNE, dy_BLE, *outputs)
+    gradients = (
+        du_BLE,
+        ddelta_BLE,
+        dA_BNE.sum(0).t(),
+        dB_GBLN.sum(0),
+        dC_GBLN.sum(0),
+        dD_BE.sum(0),
+        dh_BNE.transpose(1, 2),
+    )
+    return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
+
+
+def _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E) -> list[Tensor]:
+    """What both kernels begin with: absent tensors replaced, A transposed and in units of log 2."""
+    # the kernels' exp2 works on bits and trusts a NaN to carry no payload
+    rate_EN = (A_EN * LOG2E).nan_to_num(nan=math.nan, posinf=math.inf, neginf=-math.inf)
+    C_BLN = B_BLN if C_BLN is None else C_BLN  # not read
+    D_E = A_EN.new_zeros(len(A_EN)) if D_E is None else D_E
+    return [u_BLE, delta_BLE, rate_EN.t(), B_BLN, C_BLN, D_E]
+
+
+def _copy(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -> None:
+    """Run a kernel over all its items (episodes x tiles or groups of tiles), on as many threads as torch has.
+
+    Which thread takes which item makes no difference to a result: no two items write to the same place.
+    """
+    arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+    u_BLE, _, rate_NE, *_ = arrays
+    threads = min(torch.get_num_threads(), items) if u_BLE.size * len(rate_NE) > SMALL else 1
+    shares = min(SHARES * threads, items) if threads > 1 else 1
+    todo = iter(range(shares))
+
+    def work() -> None:
+        real = u_BLE.dtype.type
+        space = [_records(kernels.token_record(real), CHUNK), _records(kernels.entry_record(real), len(rate_NE))]
+        if kernel is kernels.backward:
+            space.append(_records(kernels.step_record(real), CHUNK + 1, BLOCK))
+        for share in todo:
+            kernel(share, shares, want, *space, *arrays)
+
+    helpers = [_pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+
+
+def _records(record: np.dtype, *shape: int) -> np.ndarray:
+    """Workspace of a thread, from torch because it aligns to cache lines: unaligned vectors cost twice."""
+    return torch.empty(*shape, record.itemsize, dtype=torch.uint8).numpy().view(record)[..., 0]

@@ -83,13 +83,14 @@ def _advance(tokens_L, entries_N, steps_LN, B_BLN, C_BLN, i, t0, n0):
         for n in range(len(entries_N)):
             entry = entries_N[n]
             b = B_BLN[i, t0 + t, n0 + n]
+            c = b if C_BLN is None else C_BLN[i, t0 + t, n0 + n]
             for e in range(TILE):
                 decay = exp2(token.delta[e] * entry.rate[e])
                 before = entry.h[e]
                 h = decay * before + token.write[e] * b
                 entry.h[e] = h
                 if C_BLN is not None:
-                    token.out[e] += C_BLN[i, t0 + t, n0 + n] * h
+                    token.out[e] += c * h
                 if steps_LN is not None:
                     steps_LN[t, n].decay[e] = decay
                     steps_LN[t, n].h[e] = before
@@ -107,11 +108,13 @@ def _retreat(tokens_L, entries_N, steps_LN, B_BLN, C_BLN, dB_BLN, dC_BLN, i, t0,
         token = tokens_L[t]
         for n in range(len(entries_N)):
             entry, step, after = entries_N[n], steps_LN[t, n], steps_LN[t + 1, n]
-            b, db, dc = B_BLN[i, t0 + t, n0 + n], zero, zero
+            b = B_BLN[i, t0 + t, n0 + n]
+            c = b if C_BLN is None else C_BLN[i, t0 + t, n0 + n]
+            db, dc = zero, zero
             for e in range(TILE):
                 dh = entry.dh[e]
                 if C_BLN is not None:
-                    dh += C_BLN[i, t0 + t, n0 + n] * token.out[e]
+                    dh += c * token.out[e]
                     dc += after.h[e] * token.out[e]
                 db += dh * token.write[e]
                 token.d_write[e] += dh * b

@@ -1,2 +1,42 @@
-def check_scan(*a): pass
-def check_read(*a): pass
+"""Checks of the arguments of a scan or a read: a kernel that trusts wrong shapes would read foreign memory.
+
+Legend: B episodes, M queries, L tokens, E inner width, N state size.
+"""
+
+import torch
+from torch import Tensor
+
+
+def check(
+    u_BLE: Tensor,
+    delta_BLE: Tensor,
+    A_EN: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor | None,
+    D_E: Tensor | None,
+    h_BEN: Tensor | None,
+) -> None:
+    """Raise ValueError, naming the argument, unless shapes, dtypes and devices fit together."""
+    if u_BLE.ndim != 3 or A_EN.ndim != 2:
+        raise ValueError(f"u must be (B, L, E) and A (E, N), not {tuple(u_BLE.shape)} and {tuple(A_EN.shape)}")
+    B, L, E = u_BLE.shape
+    N = A_EN.shape[1]
+    if N == 0:
+        raise ValueError("A must be (E, N) with at least one entry of the state, not N = 0")
+    if not u_BLE.is_floating_point():
+        raise ValueError(f"u must hold floating-point numbers, not {u_BLE.dtype}")
+    expected = {
+        "delta": (delta_BLE, (B, L, E)),
+        "A": (A_EN, (E, N)),
+        "B": (B_BLN, (B, L, N)),
+        "C": (C_BLN, (B, L, N)),
+        "D": (D_E, (E,)),
+        "h": (h_BEN, (B, E, N)),
+    }
+    for name, (x, shape) in expected.items():
+        if x is None:
+            continue
+        if x.shape != torch.Size(shape):
+            raise ValueError(f"{name} must be {shape} beside a u of {(B, L, E)}, not {tuple(x.shape)}")
+        if x.dtype != u_BLE.dtype or x.device != u_BLE.device:
+            raise ValueError(f"{name} is {x.dtype} on {x.device} but u is {u_BLE.dtype} on {u_BLE.device}: make them equal")

@@ -1,65 +1,76 @@
-"""The search of a sweep: Optuna suggests through Ray Tune, and a study that a crash left is taken up where it was.
+"""The search of a sweep: Optuna suggests to Ray Tune, and a study that a crash left is taken up where it was.
 
-Ray's OptunaSearch forgets the trials of a crashed driver: they stay RUNNING in the study for ever. Here they are handed out
-again, each with its number and values, before new ones are asked for.
+Ray's own OptunaSearch forgets the trials of a crashed driver: they stay RUNNING in the study for ever and count as bad. Here
+they are handed out again first, each with its number and values, so that a sweep has exactly as many trials as it was asked for.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
-from ray import tune
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
 from mambacl.platform.config import DimensionConfig, ExperimentConfig
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
-
-class ResumableOptunaSearch(OptunaSearch):
-    """Suggests from a persistent study until it has `total` trials, unfinished ones of an earlier driver first."""
-
-    def __init__(self, config: ExperimentConfig, storage: optuna.storages.BaseStorage, study_name: str, modes: Mapping[str, str]) -> None:
-        """modes: what is optimised, {"score": "max"}, in order."""
-        super().__init__(
-            space=lambda trial: suggest(trial, config.search),
-            metric=list(modes) if len(modes) > 1 else next(iter(modes)),
-            mode=list(modes.values()) if len(modes) > 1 else next(iter(modes.values())),
-            sampler=optuna.samplers.TPESampler(seed=config.sweep.seed),
-            storage=storage,
-            study_name=study_name,
-        )
-        self.total = config.sweep.trials
-        self.left_over = [trial for trial in self.study.get_trials(deepcopy=False) if not trial.state.is_finished()]
-
-    @property
-    def study(self) -> optuna.Study:
-        return self._ot_study  # type: ignore[return-value]
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if trial_id not in self._ot_trials:
-            if self.left_over:
-                frozen = self.left_over.pop(0)
-                self._ot_trials[trial_id] = optuna.trial.Trial(self.study, frozen._trial_id)
-            elif len(self.study.get_trials(deepcopy=False)) >= self.total:
-                return None
-            else:
-                self._ot_trials[trial_id] = self.study.ask()
-        trial = self._ot_trials[trial_id]
-        suggest(trial, self._space_of)
-        return {"number": trial.number, "changes": dict(trial.params)}
+from mambacl.platform.overrides import flatten
 
 
-def suggest(trial: optuna.Trial, search: Mapping[str, DimensionConfig]) -> None:
-    """Ask the trial for a value of every field whose condition holds."""
-    for name, dimension in search.items():
-        if all(trial.params.get(field) == value for field, value in dimension.when.items()):
-            if dimension.log:
-                trial.suggest_float(name, *dimension.log, log=True)
-            elif dimension.float:
-                trial.suggest_float(name, *dimension.float)
-            elif dimension.int:
-                trial.suggest_int(name, *dimension.int)
-            else:
-                trial.suggest_categorical(name, dimension.choice)
+class StudySearch(Searcher):
+    """Suggests from a persistent study until it has `sweep.trials` trials, unfinished ones of an earlier driver first."""
+
+    def __init__(self, config: ExperimentConfig, study: optuna.Study, modes: Mapping[str, str]) -> None:
+        """modes: what is optimised and how, in order, such as {"score": "max"}."""
+        super().__init__(metric=list(modes), mode=list(modes.values()))
+        self.config, self.study, self.objectives = config, study, list(modes)
+        self.left_over = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+        self.trials: dict[str, optuna.Trial] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The trial's number in the study and its values by dotted field name."""
+        if self.left_over:
+            trial = optuna.Trial(self.study, self.left_over.pop(0)._trial_id)
+        elif len(self.study.get_trials(deepcopy=False)) < self.config.sweep.trials:
+            trial = self.study.ask()
+        else:
+            return Searcher.FINISHED
+        self.trials[trial_id] = trial
+        return {"number": trial.number, "values": values_of(trial, self.config)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the score of each evaluation in the study; Optuna has no such thing for several objectives."""
+        if len(self.objectives) == 1 and self.objectives[0] in result:
+            self.trials[trial_id].report(result[self.objectives[0]], result["step"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """COMPLETE with all steps done, PRUNED when the scheduler stopped it, FAIL on an error."""
+        trial = self.trials.pop(trial_id)
+        if error or result is None or any(name not in result for name in self.objectives):
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif result["finished"] or len(self.objectives) > 1:
+            self.study.tell(trial, [result[name] for name in self.objectives])
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study holds it all, and no pickle is ever loaded."""
+        open(checkpoint_path, "w").close()
+
+
+def values_of(trial: optuna.Trial, config: ExperimentConfig) -> dict[str, Any]:
+    """Ask the trial for a value of every searched field whose condition holds."""
+    fixed = flatten(config.model_dump(mode="json"))
+    values: dict[str, Any] = {}
+    for name, dimension in config.search.items():
+        if all((fixed | values).get(field) == value for field, value in dimension.when.items()):
+            values[name] = _suggest(trial, name, dimension)
+    return values
+
+
+def _suggest(trial: optuna.Trial, name: str, dimension: DimensionConfig) -> Any:
+    if dimension.log is not None:
+        return trial.suggest_float(name, *dimension.log, log=True)
+    if dimension.float is not None:
+        return trial.suggest_float(name, *dimension.float)
+    if dimension.int is not None:
+        return trial.suggest_int(name, *dimension.int)
+    return trial.suggest_categorical(name, dimension.choice)  # type: ignore[arg-type]

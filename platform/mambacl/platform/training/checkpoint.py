@@ -34,6 +34,8 @@ class Progress(Config):
     """Optimiser steps done."""
     score: float | None
     """Mean meta-val score of these weights; None before the first evaluation."""
+    scores: tuple[float, ...] = ()
+    """That score for each meta-val episode."""
     best_score: float | None
     best_step: int
     stale: int

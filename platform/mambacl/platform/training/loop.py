@@ -75,17 +75,17 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         if done % LOG_EVERY == 0:
             point = dict(zip(METRICS, (window / LOG_EVERY).tolist(), strict=True)) | {"train/learning_rate": rate}
             window.zero_()
-            curve.append({"step": done, **point})
+            curve.append({"step": done, "time": _now(), **point})
             asked = worker.rank == 0 and live(done, point)
             if worker.total(torch.tensor(float(asked))) > 0 and done % train.evaluate_every and done < train.steps:
                 progress = progress.model_copy(update={"step": done, "seconds": time.monotonic() - began})
                 _save(run, config, progress, learner, optimizer, curve, worker)
                 return progress
         if done % train.evaluate_every == 0 or done == train.steps:
-            point = validate(learner, family, config, worker)
+            point, scores = validate(learner, family, config, worker)
             seconds = time.monotonic() - began
-            curve.append({"step": done, **point, "train/seconds": seconds})
-            progress = _advance(progress, done, point["meta_val/score"], seconds, config)
+            curve.append({"step": done, "time": _now(), **point, "train/seconds": seconds})
+            progress = _advance(progress, done, point["meta_val/score"], seconds, config).model_copy(update={"scores": scores})
             report(_save(run, config, progress, learner, optimizer, curve, worker))
             asked = worker.rank == 0 and live(done, point)
             if progress.stopped or worker.total(torch.tensor(float(asked))) > 0:
@@ -96,6 +96,11 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
 def higher_is_better(objective: str) -> bool:
     """Accuracy is to be high; the losses that score regression and angles are to be low."""
     return objective == "classification"
+
+
+def _now() -> int:
+    """Milliseconds since 1970: kept with a point, so that delivering it again is the same delivery."""
+    return time.time_ns() // 1_000_000
 
 
 def _advance(before: Progress, step: int, score: float, seconds: float, config: ExperimentConfig) -> Progress:

@@ -15,11 +15,13 @@ MAP_EPISODES = 4
 
 
 @torch.no_grad()
-def validate(learner: Learner, family: Family, config: ExperimentConfig, worker: Worker) -> dict[str, float]:
+def validate(
+    learner: Learner, family: Family, config: ExperimentConfig, worker: Worker
+) -> tuple[dict[str, float], tuple[float, ...]]:
     """Means over the first `train.evaluate_episodes` of meta-val, the same on every worker.
 
     meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
-    meta_val/true_mass on a few episodes for learners with association maps.
+    meta_val/true_mass on a few episodes for learners with association maps. And the score of each episode.
     """
     learner.eval()
     episodes = config.train.evaluate_episodes
@@ -34,13 +36,14 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
         for row, column in zip(table, columns, strict=True):
             row[list(indices)] = _mean(column)
     # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
-    result = dict(zip(names, worker.total(table).mean(1).tolist(), strict=True))
+    table = worker.total(table)
+    result = dict(zip(names, table.mean(1).tolist(), strict=True))
     if hasattr(learner, "blocks"):
         episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
         result["meta_val/true_mass"] = float(true_mass(association, episode).mean())
     learner.train()
-    return result
+    return result, tuple(table[1].tolist())
 
 
 def _mean(per_query: Tensor) -> Tensor:

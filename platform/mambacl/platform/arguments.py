@@ -1,0 +1,100 @@
+"""Command lines: an experiment by name or file, then dotted overrides and the command's own options, parsed by tyro."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+import yaml
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.overrides import NAMED, load, override
+from mambacl.tasks.config import ConfigError, parse
+
+O = TypeVar("O")
+"""Options of a command: a dataclass."""
+
+FORMAT = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Together(Generic[O]):
+    """A command's options beside the fields of an experiment, both without a prefix of their own."""
+
+    options: Annotated[O, tyro.conf.arg(name="")]
+    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+
+
+class UsageError(ConfigError):
+    """A command line that cannot be understood; one line."""
+
+
+def parse_options(command: str, kind: type[O], arguments: Sequence[str]) -> O:
+    """Options of a command that takes no experiment."""
+    return _tyro(command, kind, None, arguments)
+
+
+def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> tuple[ExperimentConfig, O]:
+    """The experiment named by the first argument with the overrides after it, and the command's own options.
+
+    Raises ConfigError with a line for each mistake.
+    """
+    asks_help = bool({"-h", "--help"} & set(arguments))
+    source, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    if source is None and not asks_help:
+        raise UsageError(f"{command}: needs the name of a preset or a YAML file, as in: mambacl {command} quickstart")
+    content = load(source or "quickstart")
+    given = _pairs(rest)
+    # The sections' kinds decide which fields there are, so they are settled before tyro lists the fields.
+    kinds = {name: given[name] for section in NAMED if (name := f"{section}.name") in given}
+    default = parse(ExperimentConfig, override(content, kinds))
+    form = _Together[kind]  # type: ignore[valid-type]
+    try:
+        together = _tyro(f"{command} {source or 'EXPERIMENT'}", form, form(options=kind(), experiment=default), rest)
+    except UsageError:
+        # Where the config's own check names the mistake, its line is the clearer one.
+        fields = {name: yaml.safe_load(value) for name, value in given.items() if name.split(".")[0] in ExperimentConfig.model_fields}
+        parse(ExperimentConfig, override(content, fields))
+        raise
+    return together.experiment, together.options
+
+
+def _pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """The `--a.b value` and `--a.b=value` pairs of a command line."""
+    pairs: dict[str, str] = {}
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            if equals or not following.startswith("--"):
+                pairs[name.replace("-", "_")] = value if equals else following
+    return pairs
+
+
+def _tyro(command: str, kind: Any, default: Any, arguments: Sequence[str]) -> Any:
+    """Parse with tyro; its boxed messages become one line."""
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(
+                kind,
+                prog=f"mambacl {command}",
+                args=list(arguments),
+                config=FORMAT,
+                use_underscores=True,
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(message.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The text of tyro's message without its frame, up to the advice to read the help."""
+    words = " ".join(re.sub(r"[╭╮╰╯│─┃━]+", " ", box).split())
+    words = re.sub(r" ?For full helptext,.*", "", words)
+    words = re.sub(r" ?For further information visit \S+", "", words)
+    return re.sub(r"^(Unrecognized options|Invalid choice|Missing argument|Value error|Parsing error) ", "", words)

@@ -1,0 +1,40 @@
+"""`mambacl evaluate`: models on meta-test, beside the references, on the same episodes."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from mambacl.platform.arguments import parse_options
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.console import json_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID, or a checkpoint or run folder; one or more."""
+    suite: str = "standard"
+    """standard (the trained episode size) or length (more and fewer tasks and shots)."""
+    episodes: int = 512
+    """Meta-test episodes of each size."""
+    storage: StorageConfig = StorageConfig()
+    """Where models are looked for and results are kept."""
+    task_path: Annotated[str | None, tyro.conf.arg(name="task.path")] = None
+    """Where the data are now, if not where the model was trained."""
+    address: str | None = None
+    """Ray cluster to evaluate on; by default this machine."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON object as the last line."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse_options("evaluate", Options, arguments)
+    from mambacl.platform.evaluation.command import evaluate
+    from mambacl.platform.session import session
+
+    with session(options.address):
+        summary = evaluate(options.models, options.suite, options.episodes, options.storage, options.task_path)
+    if options.as_json:
+        json_line(summary)
+    return 0

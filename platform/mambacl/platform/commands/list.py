@@ -1,0 +1,96 @@
+"""`mambacl list`: what there is."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
+
+from mambacl.platform.arguments import parse_options
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.console import json_line, table
+
+Kind = Literal["presets", "learners", "tasks", "models", "runs", "sweeps"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    kind: tyro.conf.Positional[Kind] = "presets"
+    """What to list."""
+    storage: StorageConfig = StorageConfig()
+    """Where models and runs are looked for."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON array as the last line."""
+
+
+def main(arguments: list[str]) -> None:
+    options = parse_options("list", Options, arguments)
+    rows = {
+        "presets": presets,
+        "learners": learners,
+        "tasks": tasks,
+        "models": lambda: models(options.storage),
+        "runs": lambda: runs(options.storage, "train"),
+        "sweeps": lambda: runs(options.storage, "sweep"),
+    }[options.kind]()
+    if options.as_json:
+        json_line(rows)
+    else:
+        table(options.kind, list(rows[0]) if rows else ["name"], [list(row.values()) for row in rows])
+
+
+def presets() -> list[dict[str, Any]]:
+    from mambacl.platform.overrides import load
+    from mambacl.platform.overrides import presets as shipped
+
+    rows = []
+    for name in sorted(shipped()):
+        content = load(name)
+        rows.append({"name": name, "task": content["task"]["name"], "learner": content["learner"]["name"], "trials": content.get("sweep", {}).get("trials", 0)})
+    return rows
+
+
+def learners() -> list[dict[str, Any]]:
+    from mambacl.learners.registry import LearnerConfig
+
+    return _variants(LearnerConfig)
+
+
+def tasks() -> list[dict[str, Any]]:
+    from mambacl.tasks.registry import TaskConfig
+
+    return _variants(TaskConfig)
+
+
+def _variants(union: Any) -> list[dict[str, Any]]:
+    """The name and first docstring line of each config in a union of them."""
+    return [
+        {"name": kind.model_fields["name"].default, "what it is": (kind.__doc__ or "").splitlines()[0]}
+        for kind in get_args(get_args(union)[0])
+    ]
+
+
+def models(storage: StorageConfig) -> list[dict[str, Any]]:
+    from mambacl.platform.tracking.registry import registered
+
+    return registered(storage)
+
+
+def runs(storage: StorageConfig, kind: str) -> list[dict[str, Any]]:
+    from mambacl.platform.tracking import record as records
+
+    rows = []
+    for file in sorted(Path(storage.root).rglob(records.FILE)):
+        record = records.read(file.parent)
+        if record and record.kind == kind:
+            rows.append(
+                {
+                    "name": record.name,
+                    "experiment": record.experiment,
+                    "status": record.status,
+                    "score": record.metrics.get("best/score"),
+                    "run_id": record.run_id,
+                    "folder": str(file.parent),
+                }
+            )
+    return rows

@@ -1,0 +1,40 @@
+"""`mambacl show`: the dry run. Nothing is trained and nothing written."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+import yaml
+
+from mambacl.platform.arguments import parse_experiment
+from mambacl.platform.console import amount, console, json_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON object as the last line."""
+
+
+def main(arguments: list[str]) -> None:
+    experiment, options = parse_experiment("show", Options, arguments)
+    from mambacl.platform.cost import cost_of
+
+    cost = cost_of(experiment)
+    if options.as_json:
+        json_line(
+            {"name": experiment.name, "digest": experiment.digest, "config": experiment.model_dump(mode="json")}
+            | dataclasses.asdict(cost)
+        )
+        return
+    console.print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120), end="")
+    steps, batch = experiment.train.steps, experiment.train.batch
+    console.print(
+        f"\nparameters      {amount(cost.parameters)} ({amount(cost.core_parameters)} in the blocks)"
+        f"\nstate           {amount(cost.state_floats, 'floats')} after {experiment.task.tasks * experiment.task.shots} examples"
+        f"\nFLOPs           {amount(cost.support_flops)} a support example, {amount(cost.query_flops)} a query, "
+        f"{amount(cost.episode_flops)} an episode"
+        f"\nmemory          {amount(cost.train_bytes, 'B')} for a training step on each worker"
+        f"\ntraining        {amount(3.0 * cost.episode_flops * steps * batch, 'FLOP')} over {steps:,} steps of {batch} episodes"
+        f"\nconfig digest   {experiment.digest[:12]}"
+    )

@@ -1,0 +1,44 @@
+"""What commands print: people read tables and lines, programs read one JSON object."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+"""Plain lines when standard output is no terminal."""
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; numbers stand to the right."""
+    drawn = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        figures = rows and all(isinstance(row[number], int | float) for row in rows)
+        drawn.add_column(column, justify="right" if figures else "left", no_wrap=number == 0)
+    for row in rows:
+        drawn.add_row(*(_cell(value) for value in row))
+    console.print(drawn)
+
+
+def json_line(content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON object as a line of standard output."""
+    sys.stdout.flush()
+    print(json.dumps(content), flush=True)
+
+
+def amount(number: float, unit: str = "") -> str:
+    """A large number in thousands, millions, ...: 5.09 M."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(number) < 1000 or prefix == "T":
+            return f"{number:.3g} {prefix}{unit}".rstrip()
+        number /= 1000
+    raise AssertionError
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:,}"

@@ -1,0 +1,103 @@
+"""What a learner costs: parameters, state, arithmetic and memory, counted rather than timed."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from mambacl import learners, tasks
+from mambacl.learners.learner import Learner
+from mambacl.learners.sequence import SequenceLearner
+from mambacl.platform.config import ExperimentConfig
+from mambacl.tasks.family import Family
+
+SCAN_FLOPS = 9
+"""Of one channel and state number for one token: exponential and product for the decay, product and sum for the update,
+product and sum for the output, and the products that form the write (METHOD 4.3)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Counts for one episode of the experiment."""
+
+    parameters: int
+    """Trained numbers, all together."""
+    core_parameters: int
+    """Those of the blocks: without encoder, label embedding and head."""
+    state_floats: int
+    """Numbers held after the stream of an episode."""
+    support_flops: int
+    """Floating-point operations to observe one support example (a multiply-add is two)."""
+    query_flops: int
+    """Floating-point operations to answer one query."""
+    episode_flops: int
+    """Floating-point operations of the whole episode, forward."""
+    train_bytes: int
+    """Memory of weights, gradients, optimiser and kept activations in a training step."""
+
+
+def count_parameters(learner: Learner) -> tuple[int, int]:
+    """All parameters, and those of the blocks."""
+    core = learner.blocks.parameters() if isinstance(learner, SequenceLearner) else ()
+    return sum(p.numel() for p in learner.parameters()), sum(p.numel() for p in core)
+
+
+def cost_of(config: ExperimentConfig) -> Cost:
+    """Build the learner and count one episode of the experiment's size."""
+    family = tasks.build(config.task)
+    learner = learners.build(config.learner, family.spec)
+    K, S, Q = config.task.tasks, config.task.shots, config.task.queries
+    episode = family.episodes("meta_train", [0])
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            state = learner.observe(learner.init_state(1), episode.support_x, episode.support_y)
+        support = counter.get_total_flops() + _scan_flops(learner, K * S)
+        with FlopCounterMode(display=False) as counter:
+            learner.predict(state, episode.query_x)
+        query = counter.get_total_flops() + _read_flops(learner, K * Q)
+    parameters, core = count_parameters(learner)
+    kept = _activation_bytes(learner, family) * -(-config.train.batch // (config.resources.workers * config.train.accumulate))
+    return Cost(
+        parameters=parameters,
+        core_parameters=core,
+        state_floats=learner.state_floats(K * S),
+        support_flops=support // (K * S),
+        query_flops=query // (K * Q),
+        episode_flops=support + query,
+        train_bytes=4 * 4 * parameters + kept,
+    )
+
+
+def _scan_flops(learner: Learner, examples: int) -> int:
+    """Of the scans, which hooks do not count; the last layer's outputs are not formed."""
+    if not isinstance(learner, SequenceLearner) or learner.config.name != "mamba":
+        return 0
+    config = learner.config
+    tokens = examples * learner.tokens_per_example
+    per_token = config.expand * config.width * config.state_size
+    return tokens * per_token * (SCAN_FLOPS * config.layers - 2)
+
+
+def _read_flops(learner: Learner, queries: int) -> int:
+    if not isinstance(learner, SequenceLearner) or learner.config.name != "mamba":
+        return 0
+    config = learner.config
+    return queries * config.expand * config.width * config.state_size * SCAN_FLOPS * config.layers
+
+
+def _activation_bytes(learner: Learner, family: Family) -> int:
+    """Bytes that autograd keeps for the backward pass of one episode."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = learner(family.episodes("meta_train", [0]))
+    weights = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(dict(learner.named_parameters()))}
+    del output
+    return sum(size for pointer, size in kept.items() if pointer not in weights)

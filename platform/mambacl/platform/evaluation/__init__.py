@@ -1,0 +1,1 @@
+"""Evaluation: contestants on cells of episodes, statistics, figures."""

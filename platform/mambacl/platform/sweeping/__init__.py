@@ -1,0 +1,1 @@
+"""Sweeps: Ray Tune, Optuna, registration and promotion."""

@@ -1,0 +1,117 @@
+"""Delivery of run folders to an MLflow tracking store. Doing it twice changes nothing."""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.evaluation import figures
+from mambacl.platform.tracking import record as records
+from mambacl.platform.tracking.record import Record
+from mambacl.platform.training import checkpoint
+
+BATCH = 1000
+"""Metrics of one call: MLflow's limit."""
+
+
+def tracking_uri(storage: StorageConfig) -> str:
+    """Where runs are tracked."""
+    if uri := storage.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    return f"sqlite:///{Path(storage.root).resolve()}/mlflow.db"
+
+
+class Store:
+    """An MLflow tracking store. Every method raises what MLflow raises when the store is away."""
+
+    def __init__(self, storage: StorageConfig) -> None:
+        self.uri = tracking_uri(storage)
+        self.artifacts = None if "://" in self.uri and not self.uri.startswith("sqlite") else Path(storage.root).resolve() / "mlartifacts"
+        Path(storage.root).mkdir(parents=True, exist_ok=True)
+        os.environ["MLFLOW_TRACKING_URI"] = self.uri  # models are looked up there by code that is given no store
+        self.client = MlflowClient(self.uri, self.uri)
+        self._writing = threading.Lock()
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, made where there is none yet."""
+        if found := self.client.get_experiment_by_name(name):
+            return found.experiment_id
+        location = str(self.artifacts / name) if self.artifacts else None
+        try:
+            return self.client.create_experiment(name, artifact_location=location)
+        except MlflowException:  # another process was first
+            if found := self.client.get_experiment_by_name(name):
+                return found.experiment_id
+            raise
+
+    def deliver(self, folder: Path) -> Record:
+        """Bring MLflow up to date with a run's folder: the run, its parent, params, curve so far, and at its end
+        figures, config and best checkpoint."""
+        with self._writing:
+            return self._deliver(folder)
+
+    def _deliver(self, folder: Path) -> Record:
+        record = records.read(folder)
+        assert record is not None, f"{folder} has no record"
+        if record.delivered:
+            return record
+        if record.run_id is None:
+            record = records.update(folder, run_id=self._create(folder, record))
+        run_id = record.run_id
+        assert run_id is not None
+        last = checkpoint.newest(folder) if record.kind == "train" else None
+        if last:
+            self._log_metrics(run_id, _points(last.curve))
+        if record.status == "RUNNING":
+            return record
+        self._log_metrics(run_id, [Metric(name, value, record.started, 0) for name, value in record.metrics.items()])
+        if last:
+            self.client.log_figure(run_id, figures.learning_curve(last.curve, record.name), "learning_curve.png")
+            self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
+        for picture in sorted(folder.glob("*.png")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("*.yaml")):
+            self.client.log_artifact(run_id, str(picture))
+        for name, value in record.tags.items():
+            self.client.set_tag(run_id, name, value)
+        self.client.set_terminated(run_id, record.status)
+        return records.update(folder, delivered=True)
+
+    def _create(self, folder: Path, record: Record) -> str:
+        tags = dict(record.tags)
+        if record.parent:
+            parent = self._deliver(Path(record.parent))
+            tags["mlflow.parentRunId"] = parent.run_id or ""
+        # A run made just before a kill, and not yet in the record, is found again by its folder.
+        tags["mambacl.folder"] = str(folder.resolve())
+        experiment = self.experiment(record.experiment)
+        known = self.client.search_runs([experiment], f"tags.`mambacl.folder` = '{tags['mambacl.folder']}'", max_results=1)
+        if known:
+            return known[0].info.run_id
+        run = self.client.create_run(experiment, run_name=record.name, tags=tags, start_time=record.started)
+        params = [Param(name, str(value)) for name, value in record.params.items()]
+        self.client.log_batch(run.info.run_id, params=params[:100])
+        return run.info.run_id
+
+    def _log_metrics(self, run_id: str, metrics: Iterable[Metric]) -> None:
+        # A metric with the same key, step, time and value is the same row to MLflow: repeating it adds nothing.
+        metrics = list(metrics)
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run."""
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _points(curve: Iterable[Mapping[str, float]]) -> list[Metric]:
+    return [
+        Metric(name, value, int(point["time"]), int(point["step"]))
+        for point in curve
+        for name, value in point.items()
+        if name not in ("step", "time")
+    ]
+

@@ -1,0 +1,1 @@
+"""Meta-training: the loop, its parts, and Ray Train around it."""
