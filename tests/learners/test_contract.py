@@ -7,12 +7,11 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch.utils._pytree import tree_leaves, tree_map
-
 from mambacl import learners, tasks
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.registry import IMPLEMENTATIONS
+from safetensors.torch import save_file
+from torch.utils._pytree import tree_leaves, tree_map
 
 SMALL = {"layers": 2, "width": 16}
 CONFIGS = {
@@ -75,7 +74,9 @@ def replicated(learner, episode):
     """Predictions with a sequence of its own for each query: the oracle of query independence."""
     rows = []
     for m in range(M):
-        one = {name: getattr(episode, name)[:, m : m + 1] for name in ("query_x", "query_y", "query_task", "query_after")}
+        one = {
+            name: getattr(episode, name)[:, m : m + 1] for name in ("query_x", "query_y", "query_task", "query_after")
+        }
         rows.append(learner(dataclasses.replace(episode, **one)).prediction)
     return torch.cat(rows, dim=1)
 
@@ -176,7 +177,9 @@ def test_state_size_is_what_it_says(config, family):
     learner, episode = build(config, family)
     with torch.no_grad():
         for examples in (1, 5, T):
-            state = learner.observe(learner.init_state(B), episode.support_x[:, :examples], episode.support_y[:, :examples])
+            state = learner.observe(
+                learner.init_state(B), episode.support_x[:, :examples], episode.support_y[:, :examples]
+            )
             held = sum(leaf[0].numel() for leaf in tree_leaves(state) if leaf.is_floating_point())
             assert learner.state_floats(examples) == held
     constant = learner.state_floats(10) == learner.state_floats(1000)
@@ -261,7 +264,10 @@ def test_a_state_is_a_pytree_that_can_be_moved():
     learner, episode = build("attention", "glyphs")
     state = learner.observe(learner.init_state(B), episode.support_x, episode.support_y)
     halved = tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, state)
-    assert difference(
-        learner.float().predict(halved, episode.query_x).prediction.double(),
-        learner.double().predict(state, episode.query_x).prediction,
-    ) < 1e-4
+    assert (
+        difference(
+            learner.float().predict(halved, episode.query_x).prediction.double(),
+            learner.double().predict(state, episode.query_x).prediction,
+        )
+        < 1e-4
+    )

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mamba import MambaMixer
@@ -75,11 +74,17 @@ def test_learner_warns_when_a_label_token_cannot_find_its_example(caplog):
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"name": "mambo"}, "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, attention, nearest_mean"),
+        (
+            {"name": "mambo"},
+            "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, attention, nearest_mean",
+        ),
         ({"name": "mamba", "stat_size": 3}, "learner.stat_size: unknown field (did you mean 'state_size'?); allowed: "),
         ({"name": "mamba", "state_size": 0}, "learner.state_size: must be greater than or equal to 1, got 0"),
         ({"name": "attention", "width": 30, "heads": 4}, "learner: heads = 4 must divide width = 30"),
-        ({"name": "mamba", "encoder": {"name": "cnn"}}, "learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp"),
+        (
+            {"name": "mamba", "encoder": {"name": "cnn"}},
+            "learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp",
+        ),
         ({"name": "nearest_mean"}, "learner.name: 'nearest_mean' needs classification, the task is regression"),
     ],
 )

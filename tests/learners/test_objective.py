@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import torch
-
 from mambacl import tasks
 from mambacl.learners.objective import losses, scores, seen_only
 

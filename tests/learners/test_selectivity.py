@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-
 from mambacl import tasks
 from mambacl.learners.learner import Association
 from mambacl.learners.selectivity import layer_numbers, selectivity_losses, true_mass
@@ -49,7 +48,8 @@ def test_kl_is_never_below_mass_and_asks_for_an_even_spread(episode):
     one_shot = torch.where(right_tokens(episode), 0.0, -100.0)
     one_shot[..., 1::6] += 50  # all mass on the first shot's label
     kl, mass = (
-        selectivity_losses(association(one_shot.unsqueeze(1)), episode, SelectivityConfig(loss=l))[0] for l in ("kl", "mass")
+        selectivity_losses(association(one_shot.unsqueeze(1)), episode, SelectivityConfig(loss=l))[0]
+        for l in ("kl", "mass")
     )
     assert mass.max() < 1e-6
     assert kl.min() > 10

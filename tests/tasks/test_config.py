@@ -1,7 +1,6 @@
 """A wrong config gives one line that names the field and what is allowed."""
 
 import pytest
-
 from mambacl import tasks
 
 
@@ -13,10 +12,19 @@ from mambacl import tasks
         ({"name": "images"}, "task.path: missing"),
         ({"name": "glyphs", "taks": 3}, "task.taks: unknown field (did you mean 'tasks'?); allowed: "),
         ({"name": "glyphs", "tasks": 0}, "task.tasks: must be greater than or equal to 1, got 0"),
-        ({"name": "glyphs", "augment": {"degrs": 3}}, "task.augment.degrs: unknown field (did you mean 'degrees'?); allowed: "),
+        (
+            {"name": "glyphs", "augment": {"degrs": 3}},
+            "task.augment.degrs: unknown field (did you mean 'degrees'?); allowed: ",
+        ),
         ({"name": "glyphs", "tasks": 5, "vocabulary": 3}, "task.vocabulary: must be at least tasks = 5, got 3"),
-        ({"name": "glyphs", "shots": 12}, "task.shots: the smallest class of meta_train has 12 images, an episode needs 12 shots + 1 queries"),
-        ({"name": "glyphs", "tasks": 300, "augment": None}, "task.tasks: meta_val has 226 classes, an episode needs 300"),
+        (
+            {"name": "glyphs", "shots": 12},
+            "task.shots: the smallest class of meta_train has 12 images, an episode needs 12 shots + 1 queries",
+        ),
+        (
+            {"name": "glyphs", "tasks": 300, "augment": None},
+            "task.tasks: meta_val has 226 classes, an episode needs 300",
+        ),
         ({"name": "images", "path": "/nowhere.npz"}, "task.path: no file or folder at /nowhere.npz"),
     ],
 )

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from mambacl import tasks
 from mambacl.tasks.randomness import SPLITS
 
@@ -66,7 +65,10 @@ def test_a_resized_family_starts_with_the_same_tasks(family):
     """Curves over the number of tasks are paired: a longer episode begins with the shorter one's classes."""
     if family.spec.output != "classification":
         pytest.skip("sine tasks are drawn for a whole episode")
-    small, large = family.resized(tasks=3).episodes("meta_test", [7]), family.resized(tasks=5).episodes("meta_test", [7])
+    small, large = (
+        family.resized(tasks=3).episodes("meta_test", [7]),
+        family.resized(tasks=5).episodes("meta_test", [7]),
+    )
     assert torch.equal(small.support_y, large.support_y[:, : 3 * 3])
     assert family.resized(tasks=3).spec == family.spec
 
@@ -90,4 +92,6 @@ def test_episodes_stay_what_they_were():
     parts = torch.cat([episode.support_y, episode.query_y], dim=1).numpy().tobytes()
     assert hashlib.sha256(parts).hexdigest()[:16] == "4f795896cade98bf"
     sine = tasks.build({"name": "sine", "tasks": 3})
-    assert sine.episodes("meta_test", [5]).query_y[0, 0, :3].tolist() == pytest.approx([0.79315084, 1.14343143, 1.15285742], abs=1e-6)
+    assert sine.episodes("meta_test", [5]).query_y[0, 0, :3].tolist() == pytest.approx(
+        [0.79315084, 1.14343143, 1.15285742], abs=1e-6
+    )

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from mambacl import tasks
 from mambacl.tasks.randomness import SPLITS
+from PIL import Image
 
 
 def write_npz(path, classes=30, images=6, **columns):
@@ -143,7 +142,9 @@ def test_nearest_mean_on_glyphs_leaves_room_to_learn():
 
 
 def test_omniglot_by_alphabet(data):
-    family = tasks.build({"name": "images", "path": str(data / "omniglot_background_32.npz"), "group": "alphabet", "vocabulary": 100})
+    family = tasks.build(
+        {"name": "images", "path": str(data / "omniglot_background_32.npz"), "group": "alphabet", "vocabulary": 100}
+    )
     assert sum(len(family.classes[split]) for split in SPLITS) == 964
     alphabets = [set(family.bank.group[family.classes[split]]) for split in SPLITS]
     assert sum(map(len, alphabets)) == len(set.union(*alphabets)) == 30

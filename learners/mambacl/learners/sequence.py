@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
-
 from mambacl.learners.encoders.encoders import build_encoder
 from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
+from torch import Tensor, nn
 
 logger = logging.getLogger("mambacl")
 
@@ -32,7 +31,9 @@ class Block(nn.Module):
         D, F = config.width, round(config.feed_forward * config.width)
         self.norm, self.mixer = nn.RMSNorm(D), mixer
         self.dropout = nn.Dropout(config.dropout)
-        self.feed_forward = nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if F else None
+        self.feed_forward = (
+            nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if F else None
+        )
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
         mixed, state, trace = self.mixer.stream(self.norm(x_BLD), state, outputs)
@@ -155,7 +156,11 @@ class SequenceLearner(Learner):
         return self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
-        return tokens + sinusoids(position_L, tokens.shape[-1]).to(tokens.dtype) if self.config.positions == "sinusoidal" else tokens
+        return (
+            tokens + sinusoids(position_L, tokens.shape[-1]).to(tokens.dtype)
+            if self.config.positions == "sinusoidal"
+            else tokens
+        )
 
     def _association(self, layer: int, tokens: Trace, queries: Trace, query_after: Tensor, exact: bool) -> Association:
         mixer = self._blocks[layer].mixer

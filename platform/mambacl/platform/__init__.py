@@ -1,1 +1,33 @@
-"""Training, sweeps, evaluation, tracking and the command line: the only part that knows Ray, MLflow and Optuna."""
+"""Training, sweeps, evaluation, tracking and the command line: the only part that knows Ray, MLflow and Optuna.
+
+Importing this package sets switches that those libraries read when they are first imported; what the user has set stays.
+"""
+
+import os
+
+SWITCHES = {
+    # Ray: quiet and private, with token authentication.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each report waits for about one interval
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow is the log; Tune's own CSV, JSON and TensorBoard files are not
+    # MLflow: quiet, private, and no pickles.
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    # By default a call to a server that is away blocks for four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    # glibc returns big temporaries to the system at once by default, and taking them back costs ten times the work.
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+
+for _name, _value in SWITCHES.items():
+    os.environ.setdefault(_name, _value)

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 import yaml
-
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import NAMED, load, override
 from mambacl.tasks.config import ConfigError, parse
@@ -43,7 +43,9 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     Raises ConfigError with a line for each mistake.
     """
     asks_help = bool({"-h", "--help"} & set(arguments))
-    source, rest = (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    source, rest = (
+        (arguments[0], arguments[1:]) if arguments and not arguments[0].startswith("-") else (None, arguments)
+    )
     if source is None and not asks_help:
         raise UsageError(f"{command}: needs the name of a preset or a YAML file, as in: mambacl {command} quickstart")
     content = load(source or "quickstart")
@@ -56,7 +58,11 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
         together = _tyro(f"{command} {source or 'EXPERIMENT'}", form, form(options=kind(), experiment=default), rest)
     except UsageError:
         # Where the config's own check names the mistake, its line is the clearer one.
-        fields = {name: yaml.safe_load(value) for name, value in given.items() if name.split(".")[0] in ExperimentConfig.model_fields}
+        fields = {
+            name: yaml.safe_load(value)
+            for name, value in given.items()
+            if name.split(".")[0] in ExperimentConfig.model_fields
+        }
         parse(ExperimentConfig, override(content, fields))
         raise
     return together.experiment, together.options
@@ -65,7 +71,7 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
 def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     """The `--a.b value` and `--a.b=value` pairs of a command line."""
     pairs: dict[str, str] = {}
-    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, following in itertools.pairwise([*arguments, "--"]):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             if equals or not following.startswith("--"):

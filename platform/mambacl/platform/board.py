@@ -23,6 +23,10 @@ class Board:
     def read(self) -> dict[str, dict[str, Any]]:
         return self.runs
 
+    def clear(self) -> None:
+        """Forget the runs of earlier work."""
+        self.runs = {}
+
     def stop(self) -> None:
         """Ask all runs to write a checkpoint and end."""
         self.stopping = True

@@ -4,14 +4,13 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
-
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.registry import LearnerConfig
 from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.config import Config
 from mambacl.tasks.images_config import GlyphsConfig
 from mambacl.tasks.registry import TaskConfig
+from pydantic import Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Length = Annotated[int, Field(ge=1)]
@@ -122,7 +121,9 @@ class DimensionConfig(Config):
             if not bounds:
                 raise ValueError("choice needs at least one value")
         elif bounds[0] > bounds[1] or (kinds[0] == "log" and bounds[0] <= 0):
-            raise ValueError(f"{kinds[0]} needs low <= high{', above 0' if kinds[0] == 'log' else ''}, got {list(bounds)}")
+            raise ValueError(
+                f"{kinds[0]} needs low <= high{', above 0' if kinds[0] == 'log' else ''}, got {list(bounds)}"
+            )
         return self
 
 

@@ -3,15 +3,14 @@
 import dataclasses
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
-
 from mambacl import learners, tasks
 from mambacl.learners.learner import Learner
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.family import Family
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 SCAN_FLOPS = 9
 """Of one channel and state number for one token: exponential and product for the decay, product and sum for the update,
@@ -58,7 +57,9 @@ def cost_of(config: ExperimentConfig) -> Cost:
             learner.predict(state, episode.query_x)
         query = counter.get_total_flops() + _read_flops(learner, K * Q)
     parameters, core = count_parameters(learner)
-    kept = _activation_bytes(learner, family) * -(-config.train.batch // (config.resources.workers * config.train.accumulate))
+    kept = _activation_bytes(learner, family) * -(
+        -config.train.batch // (config.resources.workers * config.train.accumulate)
+    )
     return Cost(
         parameters=parameters,
         core_parameters=core,

@@ -3,6 +3,7 @@ for Ctrl-C."""
 
 import concurrent.futures
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
+from mambacl.platform.console import console
+from mambacl.platform.tracking.store import Store
 from ray.actor import ActorHandle
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-
-from mambacl.platform.console import console
-from mambacl.platform.tracking.store import Store
 
 T = TypeVar("T")
 logger = logging.getLogger("mambacl")
@@ -58,9 +58,11 @@ class Delivery:
         if self.pending:
             self.pending.result()
         self._deliver_all()
-        self.thread.shutdown()
         if self.away:
-            logger.warning("MLflow at %s is away; runs are complete on disk, and `mambacl sync` delivers them later", self.store.uri)
+            logger.warning(
+                "MLflow at %s is away; runs are complete on disk, and `mambacl sync` delivers them later",
+                self.store.uri,
+            )
         return not self.away
 
     def _deliver_all(self) -> None:
@@ -78,13 +80,25 @@ class Delivery:
         self.away = False
 
 
-def attend(work: Callable[[], T], board: ActorHandle, delivery: Delivery) -> T:
+def attend(
+    work: Callable[[], T], board: ActorHandle, delivery: Delivery, on_stop: Callable[[], None] = lambda: None
+) -> T:
     """Run `work` in a thread and return what it returns, with progress on the screen.
 
-    Ctrl-C asks the runs on the board to write a checkpoint and end, waits for them, and raises KeyboardInterrupt.
+    Ctrl-C calls `on_stop`, asks the runs on the board to write a checkpoint and end, waits for them, and raises
+    KeyboardInterrupt.
     """
-    with concurrent.futures.ThreadPoolExecutor(1, "work") as thread, _view(board) as show:
-        future = thread.submit(work)
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    ray.get(board.clear.remote())
+    threading.Thread(target=run, name="work", daemon=True).start()  # a daemon: a second Ctrl-C leaves at once
+    with _view(board) as show:
         try:
             while not future.done():
                 concurrent.futures.wait([future], timeout=REFRESH)
@@ -92,10 +106,11 @@ def attend(work: Callable[[], T], board: ActorHandle, delivery: Delivery) -> T:
                 delivery.tick()
         except KeyboardInterrupt:
             console.print("stopping: runs write a checkpoint first; Ctrl-C again leaves at once")
+            on_stop()
             ray.get(board.stop.remote())
             concurrent.futures.wait([future], timeout=LAST_WORDS)
             raise
-        return future.result()
+    return future.result()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.config import ConfigError, nearest, parse
 
@@ -17,7 +16,9 @@ NAMED = ("task", "learner")
 def presets() -> dict[str, str]:
     """The experiments that ship with the package: YAML text by name."""
     folder = resources.files("mambacl.platform") / "presets"
-    return {file.name.removesuffix(".yaml"): file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return {
+        file.name.removesuffix(".yaml"): file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")
+    }
 
 
 def load(source: str) -> dict[str, Any]:
@@ -28,7 +29,9 @@ def load(source: str) -> dict[str, Any]:
         text = Path(source).read_text()
     else:
         names = sorted(shipped)
-        raise ConfigError(f"experiment: no preset or file {source!r}{nearest(source, names)}; presets: {', '.join(names)}")
+        raise ConfigError(
+            f"experiment: no preset or file {source!r}{nearest(source, names)}; presets: {', '.join(names)}"
+        )
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:

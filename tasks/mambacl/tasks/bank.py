@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.images_config import ImagesConfig
+from PIL import Image
+from torch import Tensor
 
 logger = logging.getLogger("mambacl")
 
@@ -82,29 +81,41 @@ def _read_npz(path: Path, config: ImagesConfig) -> ImageBank:
     for name in filter(None, ("images", "label", config.group)):
         if name not in columns:
             field = "task.group" if name == config.group else "task.path"
-            raise ConfigError(f"{field}: {path} has no column {name!r}{nearest(name, names)}; columns: {', '.join(names)}")
+            raise ConfigError(
+                f"{field}: {path} has no column {name!r}{nearest(name, names)}; columns: {', '.join(names)}"
+            )
     images, label = columns["images"], columns["label"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
-        raise ConfigError(f"task.path: images must be uint8 [n,H,W] or [n,H,W,3], got {images.dtype} {list(images.shape)}")
+        raise ConfigError(
+            f"task.path: images must be uint8 [n,H,W] or [n,H,W,3], got {images.dtype} {list(images.shape)}"
+        )
     if label.shape != images.shape[:1]:
         raise ConfigError(f"task.path: label must be [{len(images)}] like images, got {list(label.shape)}")
     group = columns.get(config.group) if config.group else None
     if group is not None and group.shape != label.shape:
-        raise ConfigError(f"task.group: {config.group} must have one value an image, [{len(images)}], got {list(group.shape)}")
+        raise ConfigError(
+            f"task.group: {config.group} must have one value an image, [{len(images)}], got {list(group.shape)}"
+        )
     return ImageBank.of(images, label, group)
 
 
 def _read_folder(path: Path, config: ImagesConfig) -> ImageBank:
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    files = [(number, file) for number, folder in enumerate(classes) for file in sorted(folder.rglob("*"))
-             if file.suffix.lower() in SUFFIXES]
+    files = [
+        (number, file)
+        for number, folder in enumerate(classes)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+    ]
     if not files:
         raise ConfigError(f"task.path: {path} has no images in class folders")
     images, label, unreadable = [], [], []
     for number, file in files:
         try:
             with Image.open(file) as image:
-                small = image.convert("L" if config.grey else "RGB").resize((config.size, config.size), Image.Resampling.BILINEAR)
+                small = image.convert("L" if config.grey else "RGB").resize(
+                    (config.size, config.size), Image.Resampling.BILINEAR
+                )
         except OSError as error:
             unreadable.append(file)
             logger.warning("unreadable image left out: %s (%s)", file, error)

@@ -46,13 +46,19 @@ def _line(detail: ErrorDetails, kind: Any, where: str) -> str:
     if detail["type"] == "union_tag_invalid":
         context = detail.get("ctx", {})
         allowed = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        return f"{field}.name: unknown {context['tag']!r}{nearest(context['tag'], allowed)}; allowed: {', '.join(allowed)}"
+        return (
+            f"{field}.name: unknown {context['tag']!r}{nearest(context['tag'], allowed)}; allowed: {', '.join(allowed)}"
+        )
     if detail["type"] == "union_tag_not_found":
         return f"{field}.name: missing"
     if detail["type"] == "missing":
         return f"{field}: missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{field}: {message}" if detail["type"] == "value_error" else f"{field}: must be {message}, got {detail['input']!r}"
+    return (
+        f"{field}: {message}"
+        if detail["type"] == "value_error"
+        else f"{field}: must be {message}, got {detail['input']!r}"
+    )
 
 
 def _walk(kind: Any, path: list[str]) -> tuple[list[str], type[BaseModel] | None]:

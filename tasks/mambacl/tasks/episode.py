@@ -7,9 +7,8 @@ import dataclasses
 from typing import Literal, Self
 
 import torch
-from torch import Tensor
-
 from mambacl.tasks.config import Config
+from torch import Tensor
 
 Objective = Literal["classification", "regression", "angle"]
 

@@ -13,12 +13,11 @@ import matplotlib
 import numpy as np
 import platformdirs
 import torch
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
-
 from mambacl.tasks.bank import ImageBank
 from mambacl.tasks.randomness import generator
 from mambacl.tasks.transforms import affine
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 32
 FACES = tuple(
@@ -80,7 +79,11 @@ def _render() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _letters() -> list[str]:
     """Letters that every face can draw, in code-point order."""
     drawable = set.intersection(*(set(FT2Font(str(_font_file(face))).get_charmap()) for face in FACES))
-    return [chr(c) for c in sorted(drawable) if unicodedata.category(chr(c)).startswith("L") and unicodedata.name(chr(c), "")]
+    return [
+        chr(c)
+        for c in sorted(drawable)
+        if unicodedata.category(chr(c)).startswith("L") and unicodedata.name(chr(c), "")
+    ]
 
 
 def _fonts() -> list[ImageFont.FreeTypeFont]:

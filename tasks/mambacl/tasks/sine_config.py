@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from mambacl.tasks.family_config import FamilyConfig
+from pydantic import Field
 
 
 class SineConfig(FamilyConfig):

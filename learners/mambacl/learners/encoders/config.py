@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from mambacl.tasks.config import Config
+from pydantic import Field
 
 
 class CnnConfig(Config):

@@ -4,11 +4,10 @@ No layer has batch statistics: in meta-training they would let queries see each 
 """
 
 import torch
-from torch import Tensor, nn
-
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
+from torch import Tensor, nn
 
 
 def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Module:
@@ -42,7 +41,11 @@ class Cnn(nn.Module):
         super().__init__()
         layers, before, (_, height, across) = [], spec.shape[0], spec.shape
         for after in channels:
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(after // 8, after), nn.ReLU()]
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(after // 8, after),
+                nn.ReLU(),
+            ]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
         self.convolutions = nn.Sequential(*layers[:-1])
         self.project = nn.Linear(before * height * across, width)

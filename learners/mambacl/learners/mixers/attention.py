@@ -5,14 +5,13 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, P width of a head, R 
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.cache import append, cached
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixers.short_conv import ShortConv
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class AttentionMixer(Mixer):
@@ -79,7 +78,9 @@ class AttentionMixer(Mixer):
 
     def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
         """Softmax rows over the stream and the query itself, less the query's own share."""
-        own = (queries["query"] * queries["key"]).sum(-1).transpose(1, 2).unsqueeze(-1) * queries["query"].shape[-1] ** -0.5
+        own = (queries["query"] * queries["key"]).sum(-1).transpose(1, 2).unsqueeze(-1) * queries["query"].shape[
+            -1
+        ] ** -0.5
         row = torch.cat([self.scores(tokens, queries), own], dim=-1)
         return torch.softmax(row, dim=-1)[:, groups, :, :-1]
 

@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
 from mambacl.learners.sequence_config import SequenceConfig
+from pydantic import Field, model_validator
 
 
 class AttentionConfig(SequenceConfig):
@@ -22,5 +21,7 @@ class AttentionConfig(SequenceConfig):
     def _divisible(self) -> Self:
         share = self.width / self.heads
         if share % (2 if self.positions == "rotary" else 1):
-            raise ValueError(f"heads = {self.heads} must divide width = {self.width} (into even parts for rotary positions)")
+            raise ValueError(
+                f"heads = {self.heads} must divide width = {self.width} (into even parts for rotary positions)"
+            )
         return self

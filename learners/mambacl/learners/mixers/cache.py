@@ -6,9 +6,8 @@ buffer ends may append in place; an older one that is continued again takes a co
 """
 
 import torch
-from torch import Tensor
-
 from mambacl.learners.learner import State
+from torch import Tensor
 
 
 def cached(entries: Tensor) -> State:

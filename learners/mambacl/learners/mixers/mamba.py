@@ -8,14 +8,13 @@ import math
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import selective_read, selective_scan
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class MambaMixer(Mixer):
@@ -93,6 +92,8 @@ class MambaMixer(Mixer):
         # Distances from the stream's end, where every query stands: both factors stay at most 1.
         to_end_BLG = delta_BLG.flip(1).cumsum(1).flip(1) - delta_BLG
         A_GN = self.A[groups]
-        key = torch.exp(torch.einsum("blg,gn->blgn", to_end_BLG, A_GN)) * torch.einsum("bln,blg->blgn", tokens["B"], delta_BLG)
+        key = torch.exp(torch.einsum("blg,gn->blgn", to_end_BLG, A_GN)) * torch.einsum(
+            "bln,blg->blgn", tokens["B"], delta_BLG
+        )
         query = queries["C"].unsqueeze(2) * torch.exp(torch.einsum("bmg,gn->bmgn", queries["delta"][..., groups], A_GN))
         return torch.matmul(rearrange(query, "b m g n -> b g m n"), rearrange(key, "b l g n -> b g n l"))

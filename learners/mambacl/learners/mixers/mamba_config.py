@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from mambacl.learners.sequence_config import SequenceConfig
+from pydantic import Field
 
 
 class MambaConfig(SequenceConfig):

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
-
 from mambacl.learners.scan import kernels
 from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
 from mambacl.learners.scan.shapes import check
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
@@ -134,7 +133,9 @@ def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_B
     _run(kernels.forward, want, B * -(-E // TILE), *inputs, h_BNE, h_BKNE, y_BLE)
 
 
-def _backward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE, dy_BLE, dh_BNE, needed) -> tuple[Tensor | None, ...]:
+def _backward(
+    want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE, dy_BLE, dh_BNE, needed
+) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D and h where they are needed, else None; dh_BNE is used up."""
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
     (B, L, E), N = u_BLE.shape, A_EN.shape[1]

@@ -21,7 +21,11 @@ TILE = 64  # channels in the innermost loop: four AVX-512 registers of float32
 CHUNK = 16  # tokens between two saved states
 BLOCK = 16  # entries of the state taken through a chunk at once: their history is 136 KiB in float32, within the second cache
 
-STATE, OUTPUTS, QUERIES = 0, 1, 2  # what is wanted: the final state, also the outputs, or independent steps from one state
+STATE, OUTPUTS, QUERIES = (
+    0,
+    1,
+    2,
+)  # what is wanted: the final state, also the outputs, or independent steps from one state
 
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
@@ -215,31 +219,46 @@ def _store_dh_and_dA(entries_N, dh_NE, dA_NE, start, lanes):
 
 
 @njit(**INNER)
-def _load_tokens(tokens_L, u_LE, delta_LE, start, lanes):
+def _rest(tokens_L):
+    for t in range(len(tokens_L)):
+        token = tokens_L[t]
+        for e in range(TILE):
+            token.delta[e] = token.write[e] = token.out[e] = 0
+
+
+@njit(**INNER)
+def _load_tokens(tokens_L, u_LE, delta_LE, D_E, start, lanes):
+    """With outputs that begin at D u."""
+    D_E = D_E[start : start + lanes]
     for t in range(len(tokens_L)):
         token, u_E, delta_E = tokens_L[t], u_LE[t, start : start + lanes], delta_LE[t, start : start + lanes]
-        for e in range(TILE):
-            token.delta[e] = token.write[e] = token.out[e] = token.d_delta[e] = token.d_write[e] = 0
         for e in range(lanes):
             token.delta[e] = delta_E[e]
             token.write[e] = delta_E[e] * u_E[e]
+            token.out[e] = D_E[e] * u_E[e]
 
 
 @njit(**INNER)
-def _load_dy(tokens_L, dy_LE, start, lanes):
+def _load_tokens_and_dy(tokens_L, u_LE, delta_LE, dy_LE, start, lanes):
+    """With outputs' gradients, and gradients that begin at zero."""
     for t in range(len(tokens_L)):
-        token, dy_E = tokens_L[t], dy_LE[t, start : start + lanes]
+        token, u_E, delta_E = tokens_L[t], u_LE[t, start : start + lanes], delta_LE[t, start : start + lanes]
         for e in range(lanes):
-            token.out[e] = dy_E[e]
+            token.delta[e] = delta_E[e]
+            token.write[e] = delta_E[e] * u_E[e]
+            token.d_delta[e] = token.d_write[e] = 0
+        if dy_LE is not None:
+            dy_E = dy_LE[t, start : start + lanes]
+            for e in range(lanes):
+                token.out[e] = dy_E[e]
 
 
 @njit(**INNER)
-def _store_y(tokens_L, u_LE, D_E, y_LE, start, lanes):
-    D_E = D_E[start : start + lanes]
+def _store_y(tokens_L, y_LE, start, lanes):
     for t in range(len(tokens_L)):
-        token, u_E, y_E = tokens_L[t], u_LE[t, start : start + lanes], y_LE[t, start : start + lanes]
+        token, y_E = tokens_L[t], y_LE[t, start : start + lanes]
         for e in range(lanes):
-            y_E[e] = token.out[e] + D_E[e] * u_E[e]
+            y_E[e] = token.out[e]
 
 
 @njit(**INNER)
@@ -262,18 +281,22 @@ def _store_gradients(tokens_L, u_LE, D_E, du_LE, ddelta_LE, dD_E, start, lanes):
 
 
 @njit(cache=True, **FAST)
-def forward(share, shares, want, tokens_L, entries_N, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE):
+def forward(
+    share, shares, want, tokens_L, entries_N, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE
+):
     """Moves h from the beginning to the end; fills y unless only the state is wanted, and h before each chunk if K > 0."""
     B, L, E = u_BLE.shape
     N, K, tiles = len(rate_NE), h_BKNE.shape[1], -(-E // TILE)
     for item in range(share, B * tiles, shares):
         i, start = item // tiles, item % tiles * TILE
         lanes = min(TILE, E - start)
+        if lanes < TILE:
+            _rest(tokens_L)
         _load_entries(entries_N, rate_NE, start, lanes)
         _load_h(entries_N, h_BNE[i], start, lanes)
         for t in range(0, L, CHUNK):
             tokens = tokens_L[: min(CHUNK, L - t)]
-            _load_tokens(tokens, u_BLE[i, t:], delta_BLE[i, t:], start, lanes)
+            _load_tokens(tokens, u_BLE[i, t:], delta_BLE[i, t:], D_E, start, lanes)
             if K > 0:
                 _store_h(entries_N, h_BKNE[i, t // CHUNK], start, lanes)
             for n in range(0, N, BLOCK):
@@ -285,7 +308,7 @@ def forward(share, shares, want, tokens_L, entries_N, u_BLE, delta_BLE, rate_NE,
                 else:
                     _ask(tokens, entries, B_BLN, C_BLN, i, t, n)
             if want != STATE:
-                _store_y(tokens, u_BLE[i, t:], D_E, y_BLE[i, t:], start, lanes)
+                _store_y(tokens, y_BLE[i, t:], start, lanes)
         if want != QUERIES:
             _store_h(entries_N, h_BNE[i], start, lanes)
 
@@ -303,14 +326,16 @@ def backward(
         i, g = item // G, item % G
         for start in range(g * group, min((g + 1) * group, E), TILE):
             lanes = min(TILE, E - start)
+            _rest(tokens_L)
             _load_entries(entries_N, rate_NE, start, lanes)
             _load_h(entries_N, h_BKNE[i, 0], start, lanes)
             _load_dh(entries_N, dh_BNE[i], start, lanes)
             for t in range((L - 1) // CHUNK * CHUNK, -1, -CHUNK):
                 tokens = tokens_L[: min(CHUNK, L - t)]
-                _load_tokens(tokens, u_BLE[i, t:], delta_BLE[i, t:], start, lanes)
-                if want != STATE:
-                    _load_dy(tokens, dy_BLE[i, t:], start, lanes)
+                if want == STATE:
+                    _load_tokens_and_dy(tokens, u_BLE[i, t:], delta_BLE[i, t:], None, start, lanes)
+                else:
+                    _load_tokens_and_dy(tokens, u_BLE[i, t:], delta_BLE[i, t:], dy_BLE[i, t:], start, lanes)
                 if want != QUERIES:
                     _load_h(entries_N, h_BKNE[i, t // CHUNK], start, lanes)
                 for n in range(0, N, BLOCK):

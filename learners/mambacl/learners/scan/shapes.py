@@ -39,4 +39,6 @@ def check(
         if x.shape != torch.Size(shape):
             raise ValueError(f"{name} must be {shape} beside a u of {(B, L, E)}, not {tuple(x.shape)}")
         if x.dtype != u_BLE.dtype or x.device != u_BLE.device:
-            raise ValueError(f"{name} is {x.dtype} on {x.device} but u is {u_BLE.dtype} on {u_BLE.device}: make them equal")
+            raise ValueError(
+                f"{name} is {x.dtype} on {x.device} but u is {u_BLE.dtype} on {u_BLE.device}: make them equal"
+            )

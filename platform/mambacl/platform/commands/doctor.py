@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-
 from mambacl.platform.arguments import parse_options
 from mambacl.platform.console import json_line, table
 
-PACKAGES = ("mambacl", "torch", "torchvision", "ray", "mlflow", "optuna", "numba", "mamba-ssm", "causal-conv1d", "flash-linear-attention")
+PACKAGES = (
+    "mambacl",
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "optuna",
+    "numba",
+    "mamba-ssm",
+    "causal-conv1d",
+    "flash-linear-attention",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +39,17 @@ def main(arguments: list[str]) -> int:
     if options.as_json:
         json_line({name: {"finding": finding, "ok": ok} for name, finding, ok in found})
     else:
-        table("mambacl doctor", ["what", "finding", ""], [(name, finding, "" if ok else "PROBLEM") for name, finding, ok in found])
+        table(
+            "mambacl doctor",
+            ["what", "finding", ""],
+            [(name, finding, "" if ok else "PROBLEM") for name, finding, ok in found],
+        )
     return 0 if all(ok for *_, ok in found) else 1
 
 
 def findings() -> list[tuple[str, str, bool]]:
     """(what, finding, whether it is fine)."""
     import torch
-
     from mambacl.learners.scan import describe
 
     rows: list[tuple[str, str, bool]] = [("python", platform.python_version(), True)]
@@ -65,13 +78,14 @@ def _version(name: str) -> str:
 def _scan_check() -> tuple[str, str, bool]:
     """The live kernel against the plain one."""
     import torch
-
     from mambacl.learners.scan import selective_scan
 
     torch.manual_seed(0)
     u, delta = torch.randn(2, 9, 8), torch.rand(2, 9, 8)
     A, B, C, D = -torch.rand(8, 4), torch.randn(2, 9, 4), torch.randn(2, 9, 4), torch.randn(8)
-    (fast, _), (slow, _) = (selective_scan(u, delta, A, B, C, D, None, kernel=kernel) for kernel in ("auto", "reference"))
+    (fast, _), (slow, _) = (
+        selective_scan(u, delta, A, B, C, D, None, kernel=kernel) for kernel in ("auto", "reference")
+    )
     assert fast is not None
     assert slow is not None
     error = float((fast - slow).abs().max() / slow.abs().max())

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
-
 from mambacl.platform.arguments import parse_options
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line, table
@@ -46,7 +45,14 @@ def presets() -> list[dict[str, Any]]:
     rows = []
     for name in sorted(shipped()):
         content = load(name)
-        rows.append({"name": name, "task": content["task"]["name"], "learner": content["learner"]["name"], "trials": content.get("sweep", {}).get("trials", 0)})
+        rows.append(
+            {
+                "name": name,
+                "task": content["task"]["name"],
+                "learner": content["learner"]["name"],
+                "trials": content.get("sweep", {}).get("trials", 0),
+            }
+        )
     return rows
 
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 import yaml
-
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.console import amount, console, json_line
 
@@ -27,7 +26,9 @@ def main(arguments: list[str]) -> None:
             | dataclasses.asdict(cost)
         )
         return
-    console.print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120), end="")
+    console.print(
+        yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120), end=""
+    )
     steps, batch = experiment.train.steps, experiment.train.batch
     console.print(
         f"\nparameters      {amount(cost.parameters)} ({amount(cost.core_parameters)} in the blocks)"

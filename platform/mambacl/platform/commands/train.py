@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, json_line
@@ -43,7 +42,12 @@ def main(arguments: list[str]) -> int:
 
 def run_folder(experiment: ExperimentConfig, resume: str) -> Path:
     """The folder of a run: by its config's digest, so that the same command finds its own run again."""
-    base = Path(experiment.storage.root).resolve() / experiment.name / "train" / f"{experiment.learner.name}-{experiment.digest[:8]}"
+    base = (
+        Path(experiment.storage.root).resolve()
+        / experiment.name
+        / "train"
+        / f"{experiment.learner.name}-{experiment.digest[:8]}"
+    )
     if resume == "must" and not base.is_dir():
         raise ConfigError(f"resume: there is no run of this config to continue at {base}")
     if resume != "never" or not base.exists():

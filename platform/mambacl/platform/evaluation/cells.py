@@ -10,7 +10,6 @@ import pandas as pd
 import ray
 import torch
 from einops import rearrange
-
 from mambacl.learners.objective import losses, scores
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.tasks.config import Config
@@ -59,11 +58,21 @@ class Cell(Config):
         return root / "evaluations" / "cells" / self.name[:2] / f"{self.name}.parquet"
 
 
-def cells_of(contestant: Contestant, task: TaskConfig, sizes: dict[str, int], split: Split, start: int, episodes: int) -> list[Cell]:
+def cells_of(
+    contestant: Contestant, task: TaskConfig, sizes: dict[str, int], split: Split, start: int, episodes: int
+) -> list[Cell]:
     """Cut a range of episodes into cells; ranges that begin alike share their cells."""
     digest = built_family(task).spec.digest
     return [
-        Cell(contestant=contestant, task=task, digest=digest, split=split, start=first, stop=min(first + EPISODES, start + episodes), **sizes)
+        Cell(
+            contestant=contestant,
+            task=task,
+            digest=digest,
+            split=split,
+            start=first,
+            stop=min(first + EPISODES, start + episodes),
+            **sizes,
+        )
         for first in range(start, start + episodes, EPISODES)
     ]
 

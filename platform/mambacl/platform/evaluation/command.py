@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
-from rich.progress import Progress
-
 from mambacl.learners.nearest_mean_config import NearestMeanConfig
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console, table
@@ -23,6 +21,7 @@ from mambacl.platform.tracking.registry import Reference, find
 from mambacl.platform.tracking.store import Store
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.registry import TaskConfig
+from rich.progress import Progress
 
 SPLIT = "meta_test"
 
@@ -35,7 +34,9 @@ def evaluate(
     Raises ConfigError for an unknown suite or model, or for models of different task families.
     """
     if suite not in get_args(SuiteName):
-        raise ConfigError(f"suite: unknown {suite!r}{nearest(suite, list(get_args(SuiteName)))}; allowed: {', '.join(get_args(SuiteName))}")
+        raise ConfigError(
+            f"suite: unknown {suite!r}{nearest(suite, list(get_args(SuiteName)))}; allowed: {', '.join(get_args(SuiteName))}"
+        )
     if episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {episodes}")
     found = [find(model, storage) for model in models]
@@ -95,11 +96,19 @@ def compute_with_progress(cells: Sequence[Cell], root: Path) -> pd.DataFrame:
 
 
 def summarise(
-    rows: pd.DataFrame, suite: str, models: Sequence[str], task: TaskConfig, contestants: Sequence[Contestant], episodes: int
+    rows: pd.DataFrame,
+    suite: str,
+    models: Sequence[str],
+    task: TaskConfig,
+    contestants: Sequence[Contestant],
+    episodes: int,
 ) -> dict[str, Any]:
     """Scores of the first model at the trained size, of the others and the references beside it, and paired differences."""
     trained = rows[(rows["tasks"] == task.tasks) & (rows["shots"] == task.shots)]
-    scores = {c.label: trained[trained["contestant"] == c.label].sort_values("episode")["score"].to_numpy() for c in contestants}
+    scores = {
+        c.label: trained[trained["contestant"] == c.label].sort_values("episode")["score"].to_numpy()
+        for c in contestants
+    }
     seen = {c.label: trained[trained["contestant"] == c.label]["score_seen"].to_numpy() for c in contestants}
     first, *others = contestants
 
@@ -107,7 +116,11 @@ def summarise(
         result = as_json(interval(scores[label])) | {"score_seen": interval(seen[label]).score}
         if label != first.label:
             difference = paired_difference(scores[first.label], scores[label])
-            result |= {"difference": difference.score, "difference_low": difference.low, "difference_high": difference.high}
+            result |= {
+                "difference": difference.score,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
+            }
         return result
 
     return {
@@ -146,7 +159,9 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
         entry = entries[contestant.label]
         learner = built_learner(contestant, task)
         difference = (
-            f"{entry['difference']:+.3f} [{entry['difference_low']:+.3f}, {entry['difference_high']:+.3f}]" if "difference" in entry else ""
+            f"{entry['difference']:+.3f} [{entry['difference_low']:+.3f}, {entry['difference_high']:+.3f}]"
+            if "difference" in entry
+            else ""
         )
         rows.append(
             [
@@ -168,13 +183,17 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
         console.print(file)
 
 
-def track(folder: Path, suite: str, summary: dict[str, Any], found: Sequence[Reference], storage: StorageConfig) -> None:
+def track(
+    folder: Path, suite: str, summary: dict[str, Any], found: Sequence[Reference], storage: StorageConfig
+) -> None:
     """Log the evaluation as a run of its own, linked with the model's run and version."""
     first = found[0]
     config = first.checkpoint.config
     metrics = {f"{SPLIT}/{key}": summary[key] for key in ("score", "low", "high", "score_seen")}
     for label, entry in (summary["models"] | summary["references"]).items():
-        metrics |= {f"{SPLIT}/{label}/{key}": entry[key] for key in ("score", "difference", "difference_low", "difference_high")}
+        metrics |= {
+            f"{SPLIT}/{label}/{key}": entry[key] for key in ("score", "difference", "difference_low", "difference_high")
+        }
     tags = {"mambacl.model": first.text, "mambacl.suite": suite, "mambacl.sha256": first.checkpoint.sha256}
     if first.run_id:
         tags["mambacl.trained_by"] = first.run_id
@@ -183,8 +202,13 @@ def track(folder: Path, suite: str, summary: dict[str, Any], found: Sequence[Ref
     records.write(
         folder,
         Record(
-            kind="evaluation", name=f"{suite} of {first.label}", experiment=config.name, tags=tags, metrics=metrics,
-            params={"suite": suite, "episodes": summary["episodes"]}, status="FINISHED",
+            kind="evaluation",
+            name=f"{suite} of {first.label}",
+            experiment=config.name,
+            tags=tags,
+            metrics=metrics,
+            params={"suite": suite, "episodes": summary["episodes"]},
+            status="FINISHED",
             run_id=known.run_id if known else None,
         ),
     )
@@ -194,7 +218,10 @@ def track(folder: Path, suite: str, summary: dict[str, Any], found: Sequence[Ref
         if first.name and first.version:
             store.client.set_model_version_tag(first.name, str(first.version), f"evaluation/{suite}", run_id or "")
             store.client.set_model_version_tag(
-                first.name, str(first.version), f"{SPLIT}/{suite}", f"{summary['score']:.4f} [{summary['low']:.4f}, {summary['high']:.4f}]"
+                first.name,
+                str(first.version),
+                f"{SPLIT}/{suite}",
+                f"{summary['score']:.4f} [{summary['low']:.4f}, {summary['high']:.4f}]",
             )
     except Exception as error:
         console.print(f"MLflow is away ({error}); `mambacl sync` delivers the evaluation later")

@@ -4,7 +4,6 @@ import functools
 import hashlib
 
 import torch
-
 from mambacl import learners, tasks
 from mambacl.learners.learner import Learner
 from mambacl.learners.registry import LearnerConfig

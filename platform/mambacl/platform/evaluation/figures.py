@@ -8,10 +8,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from mambacl.platform.evaluation.statistics import interval
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from mambacl.platform.evaluation.statistics import interval
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -44,7 +43,9 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
         mine = results[results["contestant"] == label]
         found = interval(mine["score"].to_numpy())
         left.barh(row, found.score, color=colour[label])
-        left.errorbar(found.score, row, xerr=[[found.score - found.low], [found.high - found.score]], color="black", capsize=3)
+        left.errorbar(
+            found.score, row, xerr=[[found.score - found.low], [found.high - found.score]], color="black", capsize=3
+        )
         positions = pd.DataFrame(mine["by_task"].tolist()).mean()
         right.plot(positions.index + 1, positions, color=colour[label], label=label, marker=".")
     chance = 1 / results["tasks"].iloc[0]
@@ -87,7 +88,9 @@ def _curve(axis: Axes, rows: pd.DataFrame, varied: str, label: str, colour: str)
     points = [(size, interval(group["score"].to_numpy())) for size, group in rows.groupby(varied)]
     sizes = [size for size, _ in points]
     axis.plot(sizes, [point.score for _, point in points], color=colour, label=label, marker=".")
-    axis.fill_between(sizes, [p.low for _, p in points], [p.high for _, p in points], color=colour, alpha=0.2, linewidth=0)
+    axis.fill_between(
+        sizes, [p.low for _, p in points], [p.high for _, p in points], color=colour, alpha=0.2, linewidth=0
+    )
 
 
 def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:

@@ -28,7 +28,12 @@ def interval(values: np.ndarray) -> Interval:
     if len(values) < 2 or np.ptp(values) == 0:
         return Interval(mean, mean, mean, len(values))
     result = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, batch=1000, confidence_level=CONFIDENCE, method="percentile",
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=1000,
+        confidence_level=CONFIDENCE,
+        method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Interval(mean, float(result.low), float(result.high), len(values))

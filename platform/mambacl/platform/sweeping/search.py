@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
-from ray.tune.search import Searcher
-
 from mambacl.platform.config import DimensionConfig, ExperimentConfig
 from mambacl.platform.overrides import flatten
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
 
 class StudySearch(Searcher):
@@ -24,9 +23,13 @@ class StudySearch(Searcher):
         self.config, self.study, self.objectives = config, study, list(modes)
         self.left_over = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
         self.trials: dict[str, optuna.Trial] = {}
+        self.stopping = False
+        """Set when the driver is asked to stop: no more trials, and those that end now stay open for the next driver."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The trial's number in the study and its values by dotted field name."""
+        if self.stopping:
+            return Searcher.FINISHED
         if self.left_over:
             trial = optuna.Trial(self.study, self.left_over.pop(0)._trial_id)
         elif len(self.study.get_trials(deepcopy=False)) < self.config.sweep.trials:
@@ -38,12 +41,17 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the score of each evaluation in the study; Optuna has no such thing for several objectives."""
-        if len(self.objectives) == 1 and self.objectives[0] in result:
-            self.trials[trial_id].report(result[self.objectives[0]], result["step"])
+        if len(self.objectives) > 1 or self.objectives[0] not in result:
+            return
+        trial = self.trials[trial_id]
+        if result["step"] not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(result[self.objectives[0]], result["step"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """COMPLETE with all steps done, PRUNED when the scheduler stopped it, FAIL on an error."""
         trial = self.trials.pop(trial_id)
+        if self.stopping:
+            return
         if error or result is None or any(name not in result for name in self.objectives):
             self.study.tell(trial, state=TrialState.FAIL)
         elif result["finished"] or len(self.objectives) > 1:
@@ -51,8 +59,12 @@ class StudySearch(Searcher):
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher to a file that nobody reads; the study holds it all."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study holds it all, and no pickle is ever loaded."""
+        """Nothing, for the same reason."""
         open(checkpoint_path, "w").close()
 
 

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from mambacl.tasks.config import Config, parse
+from pydantic import Field
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

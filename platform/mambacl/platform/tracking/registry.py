@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mlflow.entities import LoggedModelOutput
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import MANIFEST, Checkpoint
 from mambacl.tasks.config import ConfigError, nearest
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 
 LOADER = "mambacl.platform.tracking.serving"
 FILES = ("config.json", "model.safetensors", "progress.json")
@@ -63,7 +62,11 @@ def register(store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Map
             return int(known.version)
     experiment = store.experiment(config.name)
     logged = client.create_logged_model(
-        experiment, name=name, source_run_id=run_id, model_type=config.learner.name, tags={"mambacl.sha256": chosen.sha256}
+        experiment,
+        name=name,
+        source_run_id=run_id,
+        model_type=config.learner.name,
+        tags={"mambacl.sha256": chosen.sha256},
     )
     with tempfile.TemporaryDirectory() as folder:
         _write_model(Path(folder), chosen, card, logged.model_id, run_id)
@@ -71,12 +74,18 @@ def register(store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Map
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=chosen.progress.step)])
     made = client.create_model_version(
-        name, source=f"models:/{logged.model_id}", run_id=run_id, model_id=logged.model_id, description=card,
+        name,
+        source=f"models:/{logged.model_id}",
+        run_id=run_id,
+        model_id=logged.model_id,
+        description=card,
         tags=dict(tags) | {"mambacl.sha256": chosen.sha256, "mambacl.family": chosen.progress.spec.digest},
         await_creation_for=0,
     )
     number = int(made.version)
-    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": json.dumps([{"name": name, "version": number}])})
+    client.set_logged_model_tags(
+        logged.model_id, {"mlflow.modelVersions": json.dumps([{"name": name, "version": number}])}
+    )
     client.set_registered_model_alias(name, CANDIDATE, str(number))
     return number
 
@@ -96,7 +105,9 @@ def _write_model(folder: Path, chosen: Checkpoint, card: str, model_id: str, run
     (folder / MANIFEST).write_text(json.dumps({file: hashes[file] for file in FILES}, indent=1))
     (folder / "README.md").write_text(card)
     (folder / "requirements.txt").write_text(f"mambacl=={installed('mambacl')}\n")
-    (folder / "python_env.yaml").write_text(yaml.safe_dump({"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}))
+    (folder / "python_env.yaml").write_text(
+        yaml.safe_dump({"python": platform.python_version(), "dependencies": ["-r requirements.txt"]})
+    )
     content = {
         "artifact_path": "model",
         "model_id": model_id,
@@ -130,14 +141,20 @@ def find(reference: str, storage: StorageConfig) -> Reference:
     if (folder / "checkpoints").is_dir():
         record = records.read(folder)
         return Reference(reference, checkpoint.best(folder), run_id=record.run_id if record else None)
-    raise ConfigError(f"model: {reference!r} is no checkpoint or run folder, nor models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID")
+    raise ConfigError(
+        f"model: {reference!r} is no checkpoint or run folder, nor models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID"
+    )
 
 
 def _find_version(reference: str, storage: StorageConfig) -> Reference:
     store = Store(storage)
     name, alias, number = _parse_version(reference)
     try:
-        found = store.client.get_model_version_by_alias(name, alias) if alias else store.client.get_model_version(name, number)
+        found = (
+            store.client.get_model_version_by_alias(name, alias)
+            if alias
+            else store.client.get_model_version(name, number)
+        )
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -161,7 +178,9 @@ def _what_there_is(store: Store, name: str, reference: str) -> str:
     models = {model.name: model for model in store.client.search_registered_models()}
     if name not in models:
         return f"model: no registered model {name!r}{nearest(name, list(models))}; there are: {', '.join(models) or 'none'}"
-    aliases = ", ".join(f"@{alias} = {version}" for alias, version in store.client.get_registered_model(name).aliases.items())
+    aliases = ", ".join(
+        f"@{alias} = {version}" for alias, version in store.client.get_registered_model(name).aliases.items()
+    )
     numbers = ", ".join(str(found.version) for found in store.client.search_model_versions(f"name = '{name}'"))
     return f"model: {reference!r} does not exist; versions: {numbers}; aliases: {aliases or 'none'}"
 
@@ -196,12 +215,16 @@ def registered(storage: StorageConfig) -> list[dict[str, Any]]:
     store, rows = Store(storage), []
     for model in store.client.search_registered_models():
         aliases = store.client.get_registered_model(model.name).aliases
-        for found in sorted(store.client.search_model_versions(f"name = '{model.name}'"), key=lambda v: -int(v.version)):
+        for found in sorted(
+            store.client.search_model_versions(f"name = '{model.name}'"), key=lambda v: -int(v.version)
+        ):
             rows.append(
                 {
                     "name": model.name,
                     "version": int(found.version),
-                    "aliases": ", ".join(alias for alias, number in aliases.items() if int(number) == int(found.version)),
+                    "aliases": ", ".join(
+                        alias for alias, number in aliases.items() if int(number) == int(found.version)
+                    ),
                     "learner": found.tags.get("mambacl.learner", ""),
                     "score": found.tags.get("meta_val/score", ""),
                     "sha256": found.tags.get("mambacl.sha256", "")[:12],

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from mambacl import learners
 from mambacl.platform.training.checkpoint import Checkpoint
 
@@ -27,7 +26,9 @@ class Served:
         missing = {"support_x", "support_y", "query_x"} - set(data)
         if missing:
             raise ValueError(f"{sorted(missing)[0]}: missing; a prediction needs support_x, support_y and query_x")
-        support_x, support_y, query_x = (torch.as_tensor(np.asarray(data[name])) for name in ("support_x", "support_y", "query_x"))
+        support_x, support_y, query_x = (
+            torch.as_tensor(np.asarray(data[name])) for name in ("support_x", "support_y", "query_x")
+        )
         state = self.learner.observe(self.learner.init_state(len(support_x)), support_x, support_y)
         return self.learner.predict(state, query_x).prediction.numpy()
 

@@ -5,15 +5,14 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.evaluation import figures
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.training import checkpoint
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
@@ -31,7 +30,11 @@ class Store:
 
     def __init__(self, storage: StorageConfig) -> None:
         self.uri = tracking_uri(storage)
-        self.artifacts = None if "://" in self.uri and not self.uri.startswith("sqlite") else Path(storage.root).resolve() / "mlartifacts"
+        self.artifacts = (
+            None
+            if "://" in self.uri and not self.uri.startswith("sqlite")
+            else Path(storage.root).resolve() / "mlartifacts"
+        )
         Path(storage.root).mkdir(parents=True, exist_ok=True)
         os.environ["MLFLOW_TRACKING_URI"] = self.uri  # models are looked up there by code that is given no store
         self.client = MlflowClient(self.uri, self.uri)
@@ -88,7 +91,9 @@ class Store:
         # A run made just before a kill, and not yet in the record, is found again by its folder.
         tags["mambacl.folder"] = str(folder.resolve())
         experiment = self.experiment(record.experiment)
-        known = self.client.search_runs([experiment], f"tags.`mambacl.folder` = '{tags['mambacl.folder']}'", max_results=1)
+        known = self.client.search_runs(
+            [experiment], f"tags.`mambacl.folder` = '{tags['mambacl.folder']}'", max_results=1
+        )
         if known:
             return known[0].info.run_id
         run = self.client.create_run(experiment, run_name=record.name, tags=tags, start_time=record.started)
@@ -114,4 +119,3 @@ def _points(curve: Iterable[Mapping[str, float]]) -> list[Metric]:
         for name, value in point.items()
         if name not in ("step", "time")
     ]
-

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.config import Config, ConfigError, parse
 from mambacl.tasks.episode import Spec
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 logger = logging.getLogger("mambacl")
 
@@ -44,6 +43,8 @@ class Progress(Config):
     """Training time so far, over all attempts."""
     stopped: str | None
     """Why the run is over, or None while it is not."""
+    state_floats: int
+    """Numbers that the learner holds after an episode's stream."""
     spec: Spec
     """Of the task family that it was trained on."""
 
@@ -81,6 +82,17 @@ class Checkpoint(BaseModel):
         """Identifies the model: hash of weights and config."""
         files = _read_json(self.path / MANIFEST)
         return hashlib.sha256((files["model.safetensors"] + files["config.json"]).encode()).hexdigest()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a search hears of it."""
+        progress = self.progress
+        return {
+            "step": progress.step,
+            "score": progress.best_score,
+            "state_floats": progress.state_floats,
+            "finished": progress.stopped is not None,
+        }
 
     def fault(self) -> str | None:
         """What is wrong with the files, or None."""

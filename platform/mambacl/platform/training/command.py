@@ -1,26 +1,18 @@
 """One training run from start to end: record, workers, progress, delivery, and the score to report."""
 
-import getpass
-import math
-import os
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-
 from mambacl import learners, tasks
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
-from mambacl.platform.overrides import flatten
 from mambacl.platform.tracking import record as records
-from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
+from mambacl.platform.training.bookkeeping import close_record, open_record
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import ConfigError
 
@@ -67,39 +59,6 @@ def check(config: ExperimentConfig) -> None:
             raise ConfigError(f"train.curriculum.{number}: {error}") from None
 
 
-def open_record(config: ExperimentConfig, run: Path, parent: Path | None = None, tags: Mapping[str, str] | None = None) -> None:
-    """Write the run's record, or take up the one that an earlier attempt left; its config goes beside it."""
-    known = records.read(run)
-    record = Record(
-        kind="train",
-        name=run_label(config),
-        experiment=config.name,
-        parent=str(parent) if parent else None,
-        params=params_of(config),
-        tags=common_tags(config) | dict(tags or {}),
-    )
-    if known:
-        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
-    records.write(run, record)
-    (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
-def close_record(run: Path, error: BaseException | None) -> None:
-    """Say in the record how the run ended."""
-    last = checkpoint.newest(run)
-    tags = dict(records.read(run).tags)  # type: ignore[union-attr]
-    if last and last.progress.stopped:
-        tags["mambacl.stopped"] = last.progress.stopped
-    if error is not None:
-        tags["mambacl.reason"] = f"{type(error).__name__}: {error}"[:500] if str(error) else type(error).__name__
-    interrupted = isinstance(error, KeyboardInterrupt)
-    status: records.Status = "FINISHED" if error is None else "KILLED" if interrupted else "FAILED"
-    metrics = {}
-    if last and last.progress.best_score is not None:
-        metrics = {"best/score": last.progress.best_score, "best/step": float(last.progress.best_step)}
-    records.update(run, status=status, tags=tags, metrics=metrics)
-
-
 def outcome(run: Path) -> dict[str, Any]:
     """The result of a finished run, of its best checkpoint."""
     chosen, last = checkpoint.best(run), checkpoint.newest(run)
@@ -116,39 +75,3 @@ def outcome(run: Path) -> dict[str, Any]:
         "steps": last.progress.step,
         "seconds": last.progress.seconds,
     }
-
-
-def run_label(config: ExperimentConfig) -> str:
-    """A run's name in MLflow: learner, size and selectivity weight."""
-    learner = config.learner.model_dump()
-    size = "".join(f" {short}{learner[field]}" for field, short in (("width", "w"), ("state_size", "n"), ("heads", "h")) if field in learner)
-    pull = f" {config.selectivity.loss} {config.selectivity.weight:.3g}" if config.selectivity.loss != "none" else ""
-    return f"{config.learner.name}{size}{pull}"
-
-
-def params_of(config: ExperimentConfig) -> dict[str, Any]:
-    """The config as MLflow params: dotted names; fields that are searched on a log scale also as log10, since MLflow's
-    comparison draws linear axes."""
-    params = flatten(config.model_dump(mode="json", exclude={"storage", "search", "sweep", "resources"}))
-    for name, dimension in config.search.items():
-        if dimension.log is not None and params.get(name):
-            params[f"log10 {name}"] = math.log10(params[name])
-    return params
-
-
-def common_tags(config: ExperimentConfig) -> dict[str, str]:
-    """Tags that every run carries."""
-    tags = {
-        "mambacl.config": config.digest,
-        "mambacl.learner": config.learner.name,
-        "mambacl.family": config.task.name,
-        "mambacl.seed": str(config.seed),
-        "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": "mambacl",
-    }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    if job := os.environ.get("RAY_JOB_SUBMISSION_ID"):
-        tags["mambacl.ray_job"] = job
-    return tags

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
 from mambacl import learners, tasks
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training import checkpoint
@@ -51,7 +50,15 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     optimizer = build_optimizer(learner, train)
     stepper = Stepper(learner, optimizer, config, worker)
     progress = Progress(
-        step=0, score=None, best_score=None, best_step=0, stale=0, seconds=0.0, stopped=None, spec=family.spec
+        step=0,
+        score=None,
+        best_score=None,
+        best_step=0,
+        stale=0,
+        seconds=0.0,
+        stopped=None,
+        state_floats=learner.state_floats(config.task.tasks * config.task.shots),
+        spec=family.spec,
     )
     curve: list[dict[str, float]] = []
     if last := checkpoint.newest(run):
@@ -85,7 +92,9 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
             point, scores = validate(learner, family, config, worker)
             seconds = time.monotonic() - began
             curve.append({"step": done, "time": _now(), **point, "train/seconds": seconds})
-            progress = _advance(progress, done, point["meta_val/score"], seconds, config).model_copy(update={"scores": scores})
+            progress = _advance(progress, done, point["meta_val/score"], seconds, config).model_copy(
+                update={"scores": scores}
+            )
             report(_save(run, config, progress, learner, optimizer, curve, worker))
             asked = worker.rank == 0 and live(done, point)
             if progress.stopped or worker.total(torch.tensor(float(asked))) > 0:
@@ -127,7 +136,5 @@ def _advance(before: Progress, step: int, score: float, seconds: float, config: 
 
 def _save(run, config, progress, learner, optimizer, curve, worker) -> Checkpoint:
     if worker.rank == 0:
-        return checkpoint.save(
-            run, config, progress, learner.state_dict(), state_tensors(learner, optimizer), curve
-        )
+        return checkpoint.save(run, config, progress, learner.state_dict(), state_tensors(learner, optimizer), curve)
     return Checkpoint(path=run / "checkpoints" / f"step-{progress.step:08d}")

@@ -3,10 +3,9 @@
 import math
 
 import torch
+from mambacl.platform.config import TrainConfig
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
-
-from mambacl.platform.config import TrainConfig
 
 
 def build_optimizer(learner: nn.Module, config: TrainConfig) -> Optimizer:
@@ -55,4 +54,6 @@ def load_state_tensors(learner: nn.Module, optimizer: Optimizer, tensors: dict[s
         name, entry = key.rsplit("/", 1)
         parameter = parameters[name]
         # Adam keeps its step counts on the CPU, unless fused on the parameter's device.
-        optimizer.state[parameter][entry] = value.to(parameter.device, torch.float32 if entry == "step" else parameter.dtype)
+        optimizer.state[parameter][entry] = value.to(
+            parameter.device, torch.float32 if entry == "step" else parameter.dtype
+        )

@@ -10,7 +10,6 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-
 from mambacl.platform.board import run_name
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.checkpoint import Checkpoint
@@ -33,12 +32,8 @@ def train_worker(job: dict[str, Any]) -> None:
     name = run_name(run)
 
     def report(saved: Checkpoint) -> None:
-        # All workers report, and so wait for each other; the metrics of the first, which wrote the files, count.
-        facts = {}
-        if worker.rank == 0:
-            progress = saved.progress
-            facts = {"step": progress.step, "score": progress.best_score, "checkpoint": str(saved.path)}
-        ray.train.report(facts)
+        # All workers report, and so wait for each other; the facts of the first, which wrote the files, count.
+        ray.train.report(saved.facts if worker.rank == 0 else {})
 
     def live(step: int, point: dict[str, float]) -> bool:
         return ray.get(board.post.remote(name, {"step": step, "of": config.train.steps, "pid": os.getpid(), **point}))

@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ray.actor import ActorHandle
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer
-
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.ray_worker import FAILURE, train_worker
+from ray.actor import ActorHandle
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer
 
 
 class TrainingFailed(RuntimeError):
@@ -22,8 +21,11 @@ class TrainingFailed(RuntimeError):
 def train(config: ExperimentConfig, run: Path, board: ActorHandle, callbacks: Sequence[UserCallback] = ()) -> None:
     """Train in the folder `run` with Ray Train workers, from its newest checkpoint where it has one.
 
-    Workers that die are started again. Raises TrainingFailed with the reason, such as a loss that is no number.
+    A run that is over already stays as it is. Workers that die are started again. Raises TrainingFailed with the reason,
+    such as a loss that is no number.
     """
+    if (last := checkpoint.newest(run)) and last.progress.stopped:
+        return
     run.mkdir(parents=True, exist_ok=True)
     (run / FAILURE).unlink(missing_ok=True)
     resources = config.resources

@@ -1,0 +1,28 @@
+"""The card of a registered model, in Markdown."""
+
+from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.training.checkpoint import Checkpoint
+
+
+def model_card(chosen: Checkpoint) -> str:
+    """What the model is, what it was trained on, how it scored on meta-val, and how to use it."""
+    config, progress = chosen.config, chosen.progress
+    found = interval(progress.scores)  # type: ignore[arg-type]
+    task = config.task
+    return f"""# {config.learner.name} for {task.name}, {task.tasks} tasks x {task.shots} shots
+
+| | |
+| --- | --- |
+| meta-val score | {found} over {found.episodes} episodes |
+| state | {progress.state_floats:,} floats after {task.tasks * task.shots} examples |
+| trained | {progress.step:,} of {config.train.steps:,} steps of {config.train.batch} episodes, {progress.seconds:.0f} s |
+| selectivity | {config.selectivity.loss}, weight {config.selectivity.weight:.3g} |
+| config | `{config.digest[:12]}` |
+| data | `{progress.spec.digest[:12]}` |
+
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{config.name}@champion")
+logits = model.predict({{"support_x": ..., "support_y": ..., "query_x": ...}})
+```
+"""

@@ -1,0 +1,269 @@
+"""One sweep from start to end: search, best model, promotion, comparison, evaluation."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from mambacl.platform.board import open_board
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.console import console, table
+from mambacl.platform.driver import Delivery, attend
+from mambacl.platform.evaluation.command import evaluate
+from mambacl.platform.overrides import flatten, vary
+from mambacl.platform.sweeping.book import Book
+from mambacl.platform.sweeping.card import model_card
+from mambacl.platform.sweeping.promotion import promote
+from mambacl.platform.sweeping.search import StudySearch
+from mambacl.platform.sweeping.study import open_scheduler, open_study, study_uri
+from mambacl.platform.sweeping.trial import run_trial, trial_folder
+from mambacl.platform.tracking import record as records
+from mambacl.platform.tracking.record import Record
+from mambacl.platform.tracking.registry import CHAMPION, register
+from mambacl.platform.tracking.store import Store
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.bookkeeping import close_record, common_tags, open_record, params_of
+from mambacl.platform.training.command import check
+from mambacl.platform.training.loop import higher_is_better
+from mambacl.platform.training.run import TrainingFailed, train
+from mambacl.tasks.config import ConfigError
+from ray import tune
+
+logger = logging.getLogger("mambacl")
+
+SNAPSHOT = "experiment.json"
+CHANGEABLE = ("sweep.trials", "sweep.concurrent", "resources.", "storage.")
+"""Fields that a sweep may be resumed with other values of: they change no trial."""
+
+
+def sweep_folder(config: ExperimentConfig) -> Path:
+    """Where a sweep keeps its trials."""
+    return Path(config.storage.root).resolve() / config.name
+
+
+def sweep(config: ExperimentConfig) -> dict[str, Any]:
+    """Run or finish the sweep and return what `mambacl sweep --json` prints."""
+    if not config.search:
+        raise ConfigError("search: a sweep needs at least one field to search")
+    folder, phases = sweep_folder(config), Phases()
+    with phases("check"):
+        check(config)
+        claim(config, folder)
+    with phases("search"):
+        delivery = Delivery(Store(config.storage))
+        board = open_board()
+        study = search(config, folder, delivery, board)
+    show_trials(study, config, folder)
+    with phases("register and promote"):
+        best = best_trial(config, folder)
+        version, promoted = register_best(config, best, delivery)
+    with phases("comparison"):
+        rivals = compare(config, folder, delivery, board)
+    delivery.finish()
+    with phases("evaluation"):
+        summary = evaluate([f"models:/{config.name}@{CHAMPION}", *map(str, rivals)], "standard", 512, config.storage)
+    show_end(config, folder, delivery.store, version, promoted, phases)
+    return {
+        "name": config.name,
+        "best": best.name,
+        "version": version,
+        "champion": promoted,
+        "trials": [{"number": t.number, "state": t.state.name, "values": t.params} for t in study.trials],
+        "evaluation": summary,
+        "seconds": phases.seconds,
+    }
+
+
+class Phases:
+    """Wall time of each phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
+
+
+def claim(config: ExperimentConfig, folder: Path) -> None:
+    """Keep the sweep's config in its folder. Raises ConfigError where another config has this name already."""
+    snapshot = folder / SNAPSHOT
+    if snapshot.is_file():
+        before = flatten(json.loads(snapshot.read_text()))
+        now = flatten(config.model_dump(mode="json"))
+        changed = [
+            f"{name} ({json.dumps(before.get(name))}, now {json.dumps(now.get(name))})"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name) and not name.startswith(CHANGEABLE)
+        ]
+        if changed:
+            raise ConfigError(
+                f"name: a sweep {config.name!r} exists with another config: {'; '.join(changed)}; choose another --name"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshot.write_text(config.model_dump_json(indent=1))
+    known = records.read(folder)
+    record = Record(
+        kind="sweep",
+        name=f"sweep {config.name}",
+        experiment=config.name,
+        params=params_of(config),
+        tags=common_tags(config),
+    )
+    if known:
+        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
+    records.write(folder, record)
+
+
+def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: Any) -> optuna.Study:
+    """Run trials until the study has as many as asked for."""
+    modes = {"score": "max" if maximised(config) else "min", "state_floats": "min"}
+    modes = {name: modes[name] for name in config.sweep.objectives}
+    study = open_study(config, modes)
+    searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
+    delivery.add(folder)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(
+                run_trial, base=config.model_dump(mode="json", exclude_unset=True), sweep=str(folder), board=board
+            ),
+            # The workers ask for the CPUs. A trial that asked for a share of one would take a whole worker's place.
+            {"CPU": 0, "memory": 1},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=open_scheduler(config, study, modes["score"]),
+            num_samples=-1,
+            max_concurrent_trials=concurrent_trials(config),
+            reuse_actors=False,
+        ),
+        run_config=tune.RunConfig(
+            name=f"attempt-{time.time_ns():x}", storage_path=str(folder / "ray"), verbose=0, callbacks=[book]
+        ),
+    )
+
+    def stop() -> None:
+        searcher.stopping = book.stopping = True
+
+    try:
+        attend(tuner.fit, board, delivery, stop)
+    except BaseException:
+        records.update(folder, status="KILLED")
+        delivery.finish()
+        raise
+    records.update(folder, status="FINISHED")
+    return study
+
+
+def maximised(config: ExperimentConfig) -> bool:
+    """Whether the score is to be high."""
+    return higher_is_better("regression" if config.task.name == "sine" else "classification")
+
+
+def concurrent_trials(config: ExperimentConfig) -> int:
+    """As many trials as the cluster has places for their workers. Raises ConfigError where there is none."""
+    have, need = ray.cluster_resources(), config.resources
+    places = [have.get("CPU", 0) // (need.cpus * need.workers)]
+    if need.gpus:
+        places.append(have.get("GPU", 0) // (need.gpus * need.workers))
+    most = int(min(places))
+    if most < 1:
+        raise ConfigError(
+            f"resources: {need.workers} workers of {need.cpus} CPUs and {need.gpus:g} GPUs do not fit; "
+            f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
+        )
+    return min(most, config.sweep.concurrent or most)
+
+
+def best_trial(config: ExperimentConfig, folder: Path) -> Path:
+    """The folder of the trial with the best score. Raises TrainingFailed where no trial has one."""
+    sign = 1 if maximised(config) else -1
+    scored = [
+        (sign * last.progress.best_score, run)
+        for run in sorted((folder / "trials").iterdir())
+        if (last := checkpoint.newest(run)) and last.progress.best_score is not None
+    ]
+    if not scored:
+        raise TrainingFailed("no trial has a score; `mambacl list runs` shows why")
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def register_best(config: ExperimentConfig, best: Path, delivery: Delivery) -> tuple[int, bool]:
+    """Make the best trial's best checkpoint a model version and promote it if it is better; not retrained."""
+    delivery.finish()
+    record = records.read(best)
+    if record is None or record.run_id is None:
+        raise ConnectionError(
+            f"MLflow at {delivery.store.uri} is away; `mambacl resume {config.name}` registers the model later"
+        )
+    chosen = checkpoint.best(best)
+    tags = {"mambacl.learner": config.learner.name, "meta_val/score": f"{chosen.progress.best_score:.4f}"}
+    version = register(delivery.store, chosen, record.run_id, model_card(chosen), tags)
+    return version, promote(delivery.store, config, version)
+
+
+def compare(config: ExperimentConfig, folder: Path, delivery: Delivery, board: Any) -> list[Path]:
+    """Train the learners that stand beside the champion, once each with the sweep's own training."""
+    runs = []
+    for rival in config.sweep.compare:
+        run = folder / "compare" / rival.name
+        rivals = vary(config, {"learner": rival.model_dump(mode="json", exclude_unset=True)})
+        check(rivals)
+        open_record(rivals, run, folder, {"mambacl.role": "comparison"})
+        delivery.add(run)
+        try:
+            attend(lambda c=rivals, r=run: train(c, r, board), board, delivery)
+        except BaseException as error:
+            close_record(run, error)
+            delivery.finish()
+            raise
+        close_record(run, None)
+        runs.append(run)
+    return runs
+
+
+def show_trials(study: optuna.Study, config: ExperimentConfig, folder: Path) -> None:
+    """A line a trial, best first; with two objectives, which trials stand on the Pareto front."""
+    front = {t.number for t in study.best_trials} if len(config.sweep.objectives) > 1 else set()
+    rows = []
+    for trial in study.trials:
+        last = checkpoint.newest(trial_folder(folder, trial.number))
+        score = last.progress.best_score if last else None
+        rows.append(
+            [
+                trial.number,
+                *(_short(trial.params.get(name)) for name in config.search),
+                trial.state.name.lower(),
+                last.progress.step if last else 0,
+                score if score is not None else "",
+                *(["*" if trial.number in front else ""] if front else []),
+            ]
+        )
+    rows.sort(
+        key=lambda row: -row[-2 if front else -1] if isinstance(row[-2 if front else -1], float) else 1e9, reverse=False
+    )
+    columns = ["trial", *config.search, "state", "steps", "meta-val score", *(["Pareto front"] if front else [])]
+    table(f"sweep {config.name}", columns, rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def show_end(
+    config: ExperimentConfig, folder: Path, store: Store, version: int, promoted: bool, phases: Phases
+) -> None:
+    """Where everything is, and how long each phase took."""
+    role = "champion" if promoted else "candidate; the champion stays"
+    console.print(f"model       models:/{config.name}/{version} ({role})")
+    console.print(f"trials      {folder / 'trials'}")
+    console.print(f"study       optuna-dashboard {study_uri(config.storage)}")
+    console.print(f"MLflow UI   mlflow ui --backend-store-uri {store.uri} --host 127.0.0.1 --port 5000 --workers 1")
+    console.print("time        " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.seconds.items()))
