@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint
 
-demo: $(VENV)/installed
-	$(BIN)/mambacl sweep quickstart
+demo:
+	@begin=$$(date +%s); $(MAKE) --no-print-directory $(VENV)/installed && installed=$$(date +%s) && \
+	$(BIN)/mambacl sweep quickstart && \
+	echo "installation $$((installed - begin)) s, all together $$(($$(date +%s) - begin)) s"
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest

@@ -22,6 +22,7 @@ class NearestMean(Learner):
         super().__init__(spec)
         self.config = config
         self.size = int(torch.Size(spec.shape).numel())
+        self.like: Tensor
         self.register_buffer("like", torch.zeros(()), persistent=False)  # carries device and dtype
 
     def init_state(self, batch_size: int) -> State:

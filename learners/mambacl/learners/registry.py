@@ -29,11 +29,11 @@ def build(config: dict[str, Any] | LearnerConfig, spec: "Spec") -> "Learner":
 
     Raises ConfigError (a ValueError) with one line a mistake: an unknown name or field, sizes that do not fit.
     """
-    config = parse(LearnerConfig, config, "learner")
-    module, name = IMPLEMENTATIONS[config.name].split(":")
+    chosen: LearnerConfig = parse(LearnerConfig, config, "learner")
+    module, name = IMPLEMENTATIONS[chosen.name].split(":")
     implementation = getattr(importlib.import_module(module), name)
-    if not isinstance(config, SequenceConfig):
-        return implementation(config, spec)
+    if not isinstance(chosen, SequenceConfig):
+        return implementation(chosen, spec)
     from mambacl.learners.sequence import SequenceLearner  # torch is imported only when a learner is built
 
-    return SequenceLearner(config, spec, implementation)
+    return SequenceLearner(chosen, spec, implementation)

@@ -127,16 +127,13 @@ class SequenceLearner(Learner):
     def _observe(self, state: State, x: Tensor, y: Tensor) -> tuple[State, list[Trace]]:
         """The state after a chunk x (B, T, *shape), y (B, T, ...), and what each layer kept of its tokens."""
         image_BTD, label_BTD = self._encode(x), self.label(y)
-        if self.joined:
-            tokens = image_BTD + label_BTD
-        else:
-            tokens = rearrange([image_BTD, label_BTD], "two b t d -> b (t two) d")
+        tokens = image_BTD + label_BTD if self.joined else rearrange([image_BTD, label_BTD], "two b t d -> b (t two) d")
         tokens = self._place(tokens, int(state["tokens"]) + torch.arange(tokens.shape[1], device=tokens.device))
         after, traces = [], []
-        for number, (block, before) in enumerate(zip(self._blocks, state["layers"], strict=True)):
+        for block, before in zip(self._blocks, state["layers"], strict=True):
             # Nothing reads the last layer's outputs on the stream: its state is all that is wanted.
-            outputs = number < len(self.blocks) - 1
-            tokens, layer, trace = block.stream(tokens, before, outputs)
+            assert tokens is not None
+            tokens, layer, trace = block.stream(tokens, before, outputs=block is not self.blocks[-1])
             after.append(layer)
             traces.append(trace)
         return {"tokens": state["tokens"] + self.tokens_per_example * x.shape[1], "layers": after}, traces

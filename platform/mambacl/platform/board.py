@@ -5,6 +5,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @ray.remote(num_cpus=0)
@@ -35,8 +36,13 @@ class Board:
 def open_board() -> ActorHandle:
     """A board on the driver's node."""
     here = ray.get_runtime_context().get_node_id()
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
     return Board.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
+
+
+def read(board: ActorHandle) -> dict[str, dict[str, Any]]:
+    """The facts that the board holds."""
+    return ray.get(board.read.remote())  # type: ignore[return-value]
 
 
 def run_name(run: Path) -> str:

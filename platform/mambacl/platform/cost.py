@@ -3,11 +3,12 @@
 import dataclasses
 
 import torch
-from mambacl import learners, tasks
 from mambacl.learners.learner import Learner
+from mambacl.learners.registry import build as build_learner
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.family import Family
+from mambacl.tasks.registry import build as build_family
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -45,8 +46,8 @@ def count_parameters(learner: Learner) -> tuple[int, int]:
 
 def cost_of(config: ExperimentConfig) -> Cost:
     """Build the learner and count one episode of the experiment's size."""
-    family = tasks.build(config.task)
-    learner = learners.build(config.learner, family.spec)
+    family = build_family(config.task)
+    learner = build_learner(config.learner, family.spec)
     K, S, Q = config.task.tasks, config.task.shots, config.task.queries
     episode = family.episodes("meta_train", [0])
     with torch.no_grad():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
+from mambacl.platform.board import read
 from mambacl.platform.console import console
 from mambacl.platform.tracking.store import Store
 from ray.actor import ActorHandle
@@ -120,7 +121,7 @@ def _view(board: ActorHandle) -> Iterator[Callable[[], None]]:
         printed: dict[str, tuple[float, int]] = {}
 
         def lines() -> None:
-            for name, facts in ray.get(board.read.remote()).items():
+            for name, facts in read(board).items():
                 when, step = printed.get(name, (0.0, -1))
                 over = facts["step"] >= facts["of"]
                 if facts["step"] != step and (over or time.monotonic() - when >= PLAIN):
@@ -133,7 +134,7 @@ def _view(board: ActorHandle) -> Iterator[Callable[[], None]]:
     with Live(console=console, refresh_per_second=4, transient=False) as live:
 
         def draw() -> None:
-            live.update(_table(ray.get(board.read.remote())))
+            live.update(_table(read(board)))
 
         yield draw
         draw()

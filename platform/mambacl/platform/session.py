@@ -1,6 +1,7 @@
 """Connecting to Ray: a cluster that is asked for, or one of this machine's own that ends with the process."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ def session(address: str | None) -> Iterator[None]:
         address=remote or "local",  # never another cluster that happens to run on this machine
         include_dashboard=None if remote else False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
         # Processes of a local cluster inherit the driver's environment.
         runtime_env={"env_vars": SWITCHES} if remote else None,
     )

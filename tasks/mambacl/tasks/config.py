@@ -1,12 +1,10 @@
 """Base of every config of the project, and the one place that turns a wrong value into one clear line."""
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-
-T = TypeVar("T")
 
 
 class Config(BaseModel):

@@ -43,7 +43,8 @@ class ImageFamily(Family):
 
     def limits(self, split: Split) -> dict[str, int]:
         classes = self.classes[split]
-        turns = 4 if self._augment(split) and self.config.augment.turns else 1
+        augment = self._augment(split)
+        turns = 4 if augment and augment.turns else 1
         return {"tasks": min(turns * len(classes), self.config.codes), "images": int(self.bank.count[classes].min())}
 
     def _augment(self, split: Split) -> AugmentConfig | None:

@@ -26,6 +26,6 @@ def build(config: dict[str, Any] | TaskConfig) -> "Family":
     Raises ConfigError (a ValueError) with one line a mistake: an unknown name or field, data that cannot be read,
     fewer classes or images than an episode needs.
     """
-    config = parse(TaskConfig, config, "task")
-    module, name = BUILDERS[config.name].split(":")
-    return getattr(importlib.import_module(module), name)(config).check()
+    chosen: TaskConfig = parse(TaskConfig, config, "task")
+    module, name = BUILDERS[chosen.name].split(":")
+    return getattr(importlib.import_module(module), name)(chosen).check()

@@ -18,10 +18,10 @@ def split_classes(groups: np.ndarray, seed: int) -> dict[Split, np.ndarray]:
         raise ConfigError(f"task.group: {len(names)} groups cannot fill {len(SPLITS)} disjoint splits")
     members: dict[Split, list] = {split: [] for split in SPLITS}
     filled = dict.fromkeys(SPLITS, 0)
-    for position in generator(seed, "class splits").permutation(len(names)):
+    for position in generator(seed, "class splits").permutation(len(names)).tolist():
         split = min(SPLITS, key=lambda s: (filled[s] + sizes[position]) / SHARES[s])
         members[split].append(names[position])
-        filled[split] += sizes[position]
+        filled[split] += int(sizes[position])
     if not all(members.values()):
         raise ConfigError(f"task.group: {len(names)} groups leave a split without classes")
     return {split: np.flatnonzero(np.isin(groups, members[split])) for split in SPLITS}

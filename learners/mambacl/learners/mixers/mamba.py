@@ -60,8 +60,8 @@ class MambaMixer(Mixer):
         y, after["h"] = selective_scan(
             u, delta, self.A, B, C if outputs else None, self.D if outputs else None, state["h"], kernel=self.kernel
         )
-        trace = {"u": u, "delta": delta, "B": B}
-        return (self.out_proj(y * F.silu(z)) if outputs else None), after, trace
+        output = None if y is None or z is None else self.out_proj(y * F.silu(z))
+        return output, after, {"u": u, "delta": delta, "B": B}
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
         x, z = self.in_proj(x_BMD).chunk(2, dim=-1)

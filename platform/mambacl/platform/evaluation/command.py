@@ -104,12 +104,10 @@ def summarise(
     episodes: int,
 ) -> dict[str, Any]:
     """Scores of the first model at the trained size, of the others and the references beside it, and paired differences."""
-    trained = rows[(rows["tasks"] == task.tasks) & (rows["shots"] == task.shots)]
-    scores = {
-        c.label: trained[trained["contestant"] == c.label].sort_values("episode")["score"].to_numpy()
-        for c in contestants
-    }
-    seen = {c.label: trained[trained["contestant"] == c.label]["score_seen"].to_numpy() for c in contestants}
+    trained = rows.query(f"tasks == {task.tasks} and shots == {task.shots}").sort_values("episode")
+    by_label = dict(list(trained.groupby("contestant")))
+    scores = {c.label: by_label[c.label]["score"].to_numpy() for c in contestants}
+    seen = {c.label: by_label[c.label]["score_seen"].to_numpy() for c in contestants}
     first, *others = contestants
 
     def entry(label: str) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 import functools
 import hashlib
+import json
 
 import torch
-from mambacl import learners, tasks
 from mambacl.learners.learner import Learner
 from mambacl.learners.registry import LearnerConfig
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.training.checkpoint import Checkpoint
 from mambacl.tasks.config import Config, ConfigError
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import TaskConfig
+from mambacl.tasks.registry import build as build_family
 
 
 class Contestant(Config):
@@ -41,7 +43,7 @@ class Contestant(Config):
 
     def load(self, family: Family) -> Learner:
         """The learner, ready to answer. Raises ConfigError where it was trained for another kind of family."""
-        learner = learners.build(self.learner, family.spec).eval()
+        learner = build_learner(self.learner, family.spec).eval()
         if self.weights is not None:
             learner.load_state_dict(_checked_weights(self.weights, self.sha256))
         return learner
@@ -54,13 +56,21 @@ def _checked_weights(path: str, sha256: str) -> dict[str, torch.Tensor]:
     return checkpoint.weights
 
 
-@functools.lru_cache(maxsize=4)
 def built_family(task: TaskConfig) -> Family:
     """The family of a config, built once in a process."""
-    return tasks.build(task)
+    return _built_family(task.model_dump_json())
+
+
+def built_learner(contestant: Contestant, task: TaskConfig) -> Learner:
+    """The contestant's learner for a family, loaded once in a process."""
+    return _built_learner(contestant.model_dump_json(), task.model_dump_json())
+
+
+@functools.lru_cache(maxsize=4)
+def _built_family(task: str) -> Family:
+    return build_family(json.loads(task))
 
 
 @functools.lru_cache(maxsize=16)
-def built_learner(contestant: Contestant, task: TaskConfig) -> Learner:
-    """The contestant's learner for a family, loaded once in a process."""
-    return contestant.load(built_family(task))
+def _built_learner(contestant: str, task: str) -> Learner:
+    return Contestant.model_validate_json(contestant).load(_built_family(task))

@@ -40,7 +40,7 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
     colour = colours(labels)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[1, 1.6])
     for row, label in enumerate(labels):
-        mine = results[results["contestant"] == label]
+        mine = results.query("contestant == @label")
         found = interval(mine["score"].to_numpy())
         left.barh(row, found.score, color=colour[label])
         left.errorbar(
@@ -68,12 +68,12 @@ def length(results: pd.DataFrame, trained: Mapping[str, int], title: str) -> Fig
     colour = colours(labels)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axis, varied, fixed in zip(axes, ("tasks", "shots"), ("shots", "tasks"), strict=True):
-        rows = results[results[fixed] == trained[fixed]]
+        rows = results.query(f"{fixed} == {trained[fixed]}")
         for label in labels:
-            _curve(axis, rows[rows["contestant"] == label], varied, label, colour[label])
+            _curve(axis, rows.query("contestant == @label"), varied, label, colour[label])
         axis.axvline(trained[varied], color="black", linestyle=":", linewidth=1)
         axis.set_xscale("log")
-        ticks = sorted(rows[varied].unique())
+        ticks = sorted(set(rows[varied]))
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.set_xlabel(f"{varied} (dotted: as meta-trained), {trained[fixed]} {fixed}")
@@ -86,7 +86,7 @@ def length(results: pd.DataFrame, trained: Mapping[str, int], title: str) -> Fig
 
 def _curve(axis: Axes, rows: pd.DataFrame, varied: str, label: str, colour: str) -> None:
     points = [(size, interval(group["score"].to_numpy())) for size, group in rows.groupby(varied)]
-    sizes = [size for size, _ in points]
+    sizes = [int(size) for size, _ in points]  # type: ignore[call-overload]
     axis.plot(sizes, [point.score for _, point in points], color=colour, label=label, marker=".")
     axis.fill_between(
         sizes, [p.low for _, p in points], [p.high for _, p in points], color=colour, alpha=0.2, linewidth=0

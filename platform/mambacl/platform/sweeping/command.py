@@ -170,7 +170,7 @@ def maximised(config: ExperimentConfig) -> bool:
 def concurrent_trials(config: ExperimentConfig) -> int:
     """As many trials as the cluster has places for their workers. Raises ConfigError where there is none."""
     have, need = ray.cluster_resources(), config.resources
-    places = [have.get("CPU", 0) // (need.cpus * need.workers)]
+    places: list[float] = [have.get("CPU", 0) // (need.cpus * need.workers)]
     if need.gpus:
         places.append(have.get("GPU", 0) // (need.gpus * need.workers))
     most = int(min(places))

@@ -19,14 +19,14 @@ class StudySearch(Searcher):
 
     def __init__(self, config: ExperimentConfig, study: optuna.Study, modes: Mapping[str, str]) -> None:
         """modes: what is optimised and how, in order, such as {"score": "max"}."""
-        super().__init__(metric=list(modes), mode=list(modes.values()))
+        super().__init__(metric=list(modes), mode=list(modes.values()))  # type: ignore[arg-type]
         self.config, self.study, self.objectives = config, study, list(modes)
         self.left_over = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
         self.trials: dict[str, optuna.Trial] = {}
         self.stopping = False
         """Set when the driver is asked to stop: no more trials, and those that end now stay open for the next driver."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """The trial's number in the study and its values by dotted field name."""
         if self.stopping:
             return Searcher.FINISHED

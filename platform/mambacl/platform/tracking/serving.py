@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mambacl import learners
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.training.checkpoint import Checkpoint
 
 
@@ -16,7 +16,7 @@ class Served:
     def __init__(self, checkpoint: Checkpoint) -> None:
         if fault := checkpoint.fault():
             raise ValueError(f"{checkpoint.path}: refused, {fault}")
-        self.learner = learners.build(checkpoint.config.learner, checkpoint.progress.spec).eval()
+        self.learner = build_learner(checkpoint.config.learner, checkpoint.progress.spec).eval()
         self.learner.load_state_dict(checkpoint.weights)
 
     @torch.inference_mode()

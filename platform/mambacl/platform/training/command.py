@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mambacl import learners, tasks
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery, attend
@@ -15,6 +15,7 @@ from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import close_record, open_record
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import ConfigError
+from mambacl.tasks.registry import build as build_family
 
 
 def train_one(config: ExperimentConfig, run: Path) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def train_one(config: ExperimentConfig, run: Path) -> dict[str, Any]:
 
 def check(config: ExperimentConfig) -> None:
     """Raise ConfigError for what can never work, before any worker starts: data, sizes, learner, shares of a batch."""
-    family = tasks.build(config.task)
-    learner = learners.build(config.learner, family.spec)
+    family = build_family(config.task)
+    learner = build_learner(config.learner, family.spec)
     if not list(learner.parameters()):
         raise ConfigError(f"learner.name: {config.learner.name!r} has nothing to train; evaluate it as a reference")
     if config.selectivity.loss != "none" and config.selectivity.layers not in ("last", "all"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from mambacl import learners, tasks
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import Checkpoint, Progress
@@ -21,6 +21,7 @@ from mambacl.platform.training.optimizer import (
 from mambacl.platform.training.step import METRICS, Stepper
 from mambacl.platform.training.validate import validate
 from mambacl.platform.training.worker import Worker
+from mambacl.tasks.registry import build as build_family
 
 logger = logging.getLogger("mambacl")
 
@@ -44,9 +45,9 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     is NaN or infinite; the checkpoints before that stay.
     """
     train = config.train
-    family = tasks.build(config.task)
+    family = build_family(config.task)
     torch.manual_seed(config.seed)
-    learner = learners.build(config.learner, family.spec).to(worker.device)
+    learner = build_learner(config.learner, family.spec).to(worker.device)
     optimizer = build_optimizer(learner, train)
     stepper = Stepper(learner, optimizer, config, worker)
     progress = Progress(

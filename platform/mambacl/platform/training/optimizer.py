@@ -39,7 +39,7 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 def state_tensors(learner: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as {"parameter name/entry": tensor}."""
-    names = {parameter: name for name, parameter in learner.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in learner.named_parameters()}
     return {
         f"{names[parameter]}/{entry}": value.contiguous()
         for parameter, state in optimizer.state.items()
