@@ -1,12 +1,14 @@
 """What all tests share."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-# Two threads at most in every process that tests start: more spin each other to death on small machines.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread in every process that tests start: the tensors are tiny, and threads of several processes would spin each other
+# to death on small machines.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,11 @@ def data() -> Path:
     if not folder:
         pytest.skip("MAMBACL_DATA names no folder with real data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -44,6 +44,9 @@ def build(config, family, dtype=torch.float64):
     torch.manual_seed(0)
     source = tasks.build(FAMILIES[family])
     learner = learners.build(CONFIGS[config], source.spec).to(dtype).eval()
+    for name, parameter in learner.named_parameters():
+        if name.startswith("head"):  # fresh heads are zero, and would hide what is behind them
+            torch.nn.init.normal_(parameter)
     return learner, source.episodes("meta_train", range(B))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from mambacl.learners.encoders.encoders import build_encoder
+from mambacl.learners.encoders.encoders import Mlp, build_encoder
 from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.sequence_config import SequenceConfig
@@ -58,7 +58,7 @@ class SequenceLearner(Learner):
         D = config.width
         self.encoder = build_encoder(config.encoder, spec, D)
         classes = spec.output == "classification"
-        self.label = nn.Embedding(spec.size, D) if classes else nn.Linear(spec.size, D)
+        self.label = nn.Embedding(spec.size, D) if classes else Mlp(spec.size, D, layers=2)
         self.unlabelled = nn.Parameter(torch.zeros(D)) if self.joined else None
         self.blocks = nn.ModuleList(Block(config, mixer(config)) for _ in range(config.layers))
         self.norm = nn.RMSNorm(D)
@@ -126,7 +126,7 @@ class SequenceLearner(Learner):
 
     def _observe(self, state: State, x: Tensor, y: Tensor) -> tuple[State, list[Trace]]:
         """The state after a chunk x (B, T, *shape), y (B, T, ...), and what each layer kept of its tokens."""
-        image_BTD, label_BTD = self._encode(x), self.label(y)
+        image_BTD, label_BTD = _each(self.encoder, x), _each(self.label, y)
         tokens = image_BTD + label_BTD if self.joined else rearrange([image_BTD, label_BTD], "two b t d -> b (t two) d")
         tokens = self._place(tokens, int(state["tokens"]) + torch.arange(tokens.shape[1], device=tokens.device))
         after, traces = [], []
@@ -139,7 +139,7 @@ class SequenceLearner(Learner):
         return {"tokens": state["tokens"] + self.tokens_per_example * x.shape[1], "layers": after}, traces
 
     def _predict(self, state: State, x: Tensor) -> tuple[Tensor, list[Trace]]:
-        queries = self._encode(x)
+        queries = _each(self.encoder, x)
         if self.unlabelled is not None:
             queries = queries + self.unlabelled
         queries = self._place(queries, torch.full((x.shape[1],), int(state["tokens"]), device=queries.device))
@@ -148,9 +148,6 @@ class SequenceLearner(Learner):
             queries, trace = block.read(queries, before)
             traces.append(trace)
         return self.head(self.norm(queries)), traces
-
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
         return (
@@ -172,6 +169,11 @@ class SequenceLearner(Learner):
             weights = exact_weights(mixer, tokens, queries)
         scores = mixer.scores(tokens, queries).masked_fill(hidden.unsqueeze(1), -torch.inf)
         return Association(layer, scores, weights, position // count, position % count == count - 1)
+
+
+def _each(encode: nn.Module, values: Tensor) -> Tensor:
+    """Encode each of values (B, T, ...) by itself, to (B, T, D)."""
+    return encode(values.flatten(0, 1)).unflatten(0, values.shape[:2])
 
 
 def exact_weights(mixer: Mixer, tokens: Trace, queries: Trace) -> Tensor:

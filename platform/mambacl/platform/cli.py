@@ -58,3 +58,7 @@ def _fail(message: str, code: int) -> int:
     for line in message.splitlines():
         print(f"mambacl: {line}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Mo
     """The encoder (n, *spec.shape) -> (n, width). Raises ConfigError where it does not fit the input."""
     config = config or (CnnConfig() if spec.input == "image" else MlpConfig())
     if isinstance(config, MlpConfig):
-        return Mlp(spec, width, config.layers)
+        return Mlp(int(torch.Size(spec.shape).numel()), width, config.layers)
     if spec.input != "image":
         raise ConfigError("learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp")
     if min(spec.shape[1:]) < 2 ** len(config.channels):
@@ -59,9 +59,9 @@ class Cnn(nn.Module):
 class Mlp(nn.Module):
     """Linear, layer normalisation, ReLU; the last layer is linear alone, to a vector of length sqrt(D)."""
 
-    def __init__(self, spec: Spec, width: int, layers: int) -> None:
+    def __init__(self, inputs: int, width: int, layers: int) -> None:
         super().__init__()
-        before, parts = int(torch.Size(spec.shape).numel()), []
+        before, parts = inputs, []
         for _ in range(layers - 1):
             parts += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
             before = width

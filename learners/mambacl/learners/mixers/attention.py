@@ -39,7 +39,7 @@ class AttentionMixer(Mixer):
         return 2 * self.in_proj.weight.shape[1] * tokens + (self.conv.state_floats if self.conv else 0)
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
-        after: State = {}
+        after = dict(state)  # keeps the order of the leaves: saved states are restored by it
         if self.conv:
             x_BLD, after["conv"] = self.conv.stream(x_BLD, state["conv"])
         past = int(state["key"]["length"])

@@ -53,7 +53,7 @@ class MambaMixer(Mixer):
         E = self.groups
         # The gate z serves the outputs alone.
         x, z = self.in_proj(x_BLD).split(E, -1) if outputs else (F.linear(x_BLD, self.in_proj.weight[:E]), None)
-        after: State = {}
+        after = dict(state)  # keeps the order of the leaves: saved states are restored by it
         if self.conv:
             x, after["conv"] = self.conv.stream(x, state["conv"])
         u, delta, B, C = self._selective(x)

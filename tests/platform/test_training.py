@@ -1,0 +1,207 @@
+"""Meta-training gives the same weights whatever happens on the way: kills, workers, accumulated parts."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+import yaml
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.lengths import lengths
+from mambacl.platform.training.loop import Diverged, meta_train
+from mambacl.platform.training.optimizer import learning_rate
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.config import parse
+
+TINY = {
+    "name": "tiny",
+    "task": {"name": "sine", "tasks": 3, "shots": 2, "queries": 1},
+    "learner": {"name": "mamba", "layers": 2, "width": 8, "state_size": 4, "dropout": 0.1},
+    "selectivity": {"loss": "kl", "weight": 0.5, "until_step": 25},
+    "train": {
+        "steps": 40, "batch": 4, "learning_rate": 0.003, "warmup": 5, "evaluate_every": 10, "evaluate_episodes": 6,
+        "curriculum": [{"until": 15, "tasks": [1, 3], "shots": 1}],
+    },
+}  # fmt: skip
+
+
+def config(**changes):
+    content = json.loads(json.dumps(TINY))
+    for name, value in changes.items():
+        section, field = name.split("__")
+        content[section][field] = value
+    return parse(ExperimentConfig, content)
+
+
+def nothing(*_):
+    return False
+
+
+def train(run, experiment, report=nothing, live=nothing):
+    return meta_train(experiment, run, Worker(), report, live)
+
+
+def weights(run):
+    return checkpoint.newest(run).weights
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = tmp_path_factory.mktemp("undisturbed")
+    progress = train(run, config())
+    assert progress.stopped == "all steps done"
+    return run
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(undisturbed, tmp_path):
+    train(tmp_path / "a", config())
+    assert same(weights(tmp_path / "a"), weights(undisturbed))
+    other = parse(ExperimentConfig, TINY | {"seed": 1})
+    train(tmp_path / "b", other)
+    assert not same(weights(tmp_path / "b"), weights(undisturbed))
+
+
+def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bits(undisturbed, tmp_path):
+    """Ctrl-C: a checkpoint at the next point of the curve, between evaluations or at one."""
+    progress = train(tmp_path, config(train__evaluate_every=20), live=lambda step, point: step >= 10)
+    assert (progress.step, progress.stopped) == (10, None)
+    assert checkpoint.newest(tmp_path).progress.step == 10
+    whole = tmp_path / "whole"
+    train(whole, config(train__evaluate_every=20))
+    train(tmp_path, config(train__evaluate_every=20))
+    assert same(weights(tmp_path), weights(whole))
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(undisturbed, tmp_path, attempt):
+    """SIGKILL at random moments, again and again until the run is through."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(TINY))
+    code = f"""
+import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+import pathlib, yaml
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training.loop import meta_train
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.config import parse
+config = parse(ExperimentConfig, yaml.safe_load(open({str(tmp_path / "config.yaml")!r})))
+print("ready", flush=True)
+meta_train(config, pathlib.Path({str(tmp_path / "run")!r}), Worker(), lambda c: None, lambda s, p: False)
+"""
+    moments, kills = random.Random(attempt), 0
+    for _ in range(50):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert child.stdout.readline() == b"ready\n"
+        try:
+            child.wait(timeout=moments.uniform(0.05, 1.0) if kills < 3 else 120)
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+            kills += 1
+    assert child.returncode == 0
+    assert same(weights(tmp_path / "run"), weights(undisturbed))
+    assert checkpoint.newest(tmp_path / "run").progress.step == 40
+
+
+def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(undisturbed, tmp_path):
+    train(tmp_path, config(), live=lambda step, point: step >= 30)
+    (checkpoint.newest(tmp_path).path / "model.safetensors").write_bytes(b"")
+    assert checkpoint.newest(tmp_path).progress.step < 30
+    train(tmp_path, config())
+    assert same(weights(tmp_path), weights(undisturbed))
+
+
+def test_accumulated_parts_give_the_same_losses(tmp_path):
+    """The gradient of a batch does not depend on how it is cut."""
+    curves = []
+    for parts in (1, 2, 4):
+        run = tmp_path / str(parts)
+        train(run, config(learner__dropout=0.0, train__accumulate=parts))
+        curves.append([point["train/loss"] for point in checkpoint.newest(run).curve if "train/loss" in point])
+    for other in curves[1:]:
+        assert other == pytest.approx(curves[0], rel=1e-4)
+
+
+def _first_losses(rank, size, folder, port):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    if size > 1:
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    from mambacl.platform.training import loop
+
+    loop.LOG_EVERY = 1
+    experiment = config(learner__dropout=0.0, train__steps=20, train__evaluate_every=20)
+    meta_train(experiment, folder, Worker(rank, size), nothing, nothing)
+    if size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def test_two_workers_give_the_losses_of_one(tmp_path, unused_port):
+    """The first 20 losses agree to 1e-4: they are sums over all workers over counts over all workers."""
+    losses = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        mp.spawn(_first_losses, args=(size, folder, unused_port), nprocs=size)
+        curve = checkpoint.newest(folder).curve
+        losses.append([point["train/loss"] for point in curve if "train/loss" in point])
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoints(tmp_path):
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) at step"):
+        train(tmp_path, config(train__learning_rate=1e18, train__clip=None, train__warmup=15))
+    last = checkpoint.newest(tmp_path)
+    assert last is None or last.fault() is None
+
+
+def test_a_plateau_stops_the_run_with_its_reason(tmp_path):
+    progress = train(tmp_path, config(train__learning_rate=1e-12, train__patience=2, train__steps=100))
+    assert progress.step < 100
+    assert progress.stopped.startswith("plateau: 2 evaluations")
+    began = time.monotonic()
+    assert train(tmp_path, config(train__learning_rate=1e-12, train__patience=2, train__steps=100)) == progress
+    assert time.monotonic() - began < 60
+
+
+def test_the_curve_is_complete_and_in_order(undisturbed):
+    curve = checkpoint.newest(undisturbed).curve
+    assert [point["step"] for point in curve if "train/loss" in point] == [10, 20, 30, 40]
+    assert [point["step"] for point in curve if "meta_val/score" in point] == [10, 20, 30, 40]
+    assert all("meta_val/true_mass" in point for point in curve if "meta_val/score" in point)
+    assert curve[-2]["train/selectivity"] == 0, "the term is off after until_step"
+    scores = checkpoint.newest(undisturbed).progress.scores
+    assert len(scores) == 6
+
+
+def test_lengths_follow_the_curriculum_and_agree_everywhere():
+    experiment = config()
+    drawn = [lengths(experiment, step) for step in range(20)]
+    assert drawn == [lengths(experiment, step) for step in range(20)]
+    assert {size["tasks"] for size in drawn[:15]} == {1, 2, 3}
+    assert all(size["shots"] == 1 for size in drawn[:15])
+    assert all(size == {"tasks": None, "shots": None} for size in drawn[15:])
+
+
+def test_learning_rate_schedules():
+    base = {"steps": 110, "warmup": 10, "learning_rate": 1.0}
+    rates = {
+        schedule: [learning_rate(config(**{f"train__{k}": v for k, v in base.items()}, train__schedule=schedule, train__halve_every=50).train, step) for step in (0, 9, 60, 109)]
+        for schedule in ("cosine", "step", "constant")
+    }  # fmt: skip
+    assert rates["constant"] == [0.1, 1, 1, 1]
+    assert rates["step"] == [0.1, 1, 0.5, 0.5]
+    assert rates["cosine"] == pytest.approx([0.1, 1, 0.5, 0.000247], abs=1e-4)
