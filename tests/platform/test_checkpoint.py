@@ -87,4 +87,6 @@ def test_no_pickle_is_in_a_checkpoint(tmp_path):
     assert sorted(path.name for path in saved.path.iterdir()) == [
         "config.json", "curve.jsonl", "manifest.json", "model.safetensors", "optimizer.safetensors", "progress.json",
     ]  # fmt: skip
-    assert set(json.loads((saved.path / "manifest.json").read_text())) == {p.name for p in saved.path.iterdir()} - {"manifest.json"}
+    assert set(json.loads((saved.path / "manifest.json").read_text())) == {p.name for p in saved.path.iterdir()} - {
+        "manifest.json"
+    }

@@ -102,10 +102,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_BLE, dh_BEN):
+    def backward(ctx: Any, *grad_outputs: Tensor | None):
+        dy_BLE, dh_BEN = grad_outputs
         want = STATE if dy_BLE is None else OUTPUTS
         dh_BNE = None if dh_BEN is None else _copy(dh_BEN.transpose(1, 2))
-        return None, *_backward(want, *ctx.saved_tensors, dy_BLE, dh_BNE, ctx.needs_input_grad[1:])
+        return None, *_backward(want, ctx.saved_tensors, dy_BLE, dh_BNE, ctx.needs_input_grad[1:])
 
 
 class _Read(torch.autograd.Function):
@@ -119,10 +120,10 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_BME):
+    def backward(ctx: Any, *grad_outputs: Tensor):
         *inputs, h_BEN = ctx.saved_tensors
         h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
-        return _backward(QUERIES, *inputs, h_B1NE, dy_BME, None, ctx.needs_input_grad)
+        return _backward(QUERIES, (*inputs, h_B1NE), grad_outputs[0], None, ctx.needs_input_grad)
 
 
 def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE) -> None:
@@ -134,9 +135,14 @@ def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_B
 
 
 def _backward(
-    want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE, dy_BLE, dh_BNE, needed
+    want: int,
+    saved: tuple[Any, ...],
+    dy_BLE: Tensor | None,
+    dh_BNE: Tensor | None,
+    needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of u, delta, A, B, C, D and h where they are needed, else None; dh_BNE is used up."""
+    u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE = saved
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
     (B, L, E), N = u_BLE.shape, A_EN.shape[1]
     G = max(1, min(-(-E // TILE), -(-PARTS // max(1, B))))
