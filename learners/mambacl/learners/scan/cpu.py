@@ -102,11 +102,10 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor | None):
+    def backward(ctx: Any, *grad_outputs: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
         dy_BLE, dh_BEN = grad_outputs
         want = STATE if dy_BLE is None else OUTPUTS
-        dh_BNE = None if dh_BEN is None else _copy(dh_BEN.transpose(1, 2))
-        return None, *_backward(want, ctx.saved_tensors, dy_BLE, dh_BNE, ctx.needs_input_grad[1:])
+        return None, *_backward(want, ctx.saved_tensors, dy_BLE, dh_BEN, ctx.needs_input_grad[1:])
 
 
 class _Read(torch.autograd.Function):
@@ -120,7 +119,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor):
+    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         *inputs, h_BEN = ctx.saved_tensors
         h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
         return _backward(QUERIES, (*inputs, h_B1NE), grad_outputs[0], None, ctx.needs_input_grad)
@@ -129,29 +128,27 @@ class _Read(torch.autograd.Function):
 def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE) -> None:
     """Fill y_BLE (unless None) and h_BKNE, and move h_BNE to the end."""
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
-    y_BLE = u_BLE.new_empty(0, 0, 0) if y_BLE is None else y_BLE
     B, _, E = u_BLE.shape
-    _run(kernels.forward, want, B * -(-E // TILE), *inputs, h_BNE, h_BKNE, y_BLE)
+    _run(kernels.forward, want, B * -(-E // TILE), *inputs, h_BNE, h_BKNE, _or_nothing(y_BLE, u_BLE))
 
 
 def _backward(
     want: int,
     saved: tuple[Any, ...],
     dy_BLE: Tensor | None,
-    dh_BNE: Tensor | None,
+    dh_BEN: Tensor | None,
     needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of u, delta, A, B, C, D and h where they are needed, else None; dh_BNE is used up."""
+    """Gradients of u, delta, A, B, C, D and h where they are needed, else None."""
     u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE = saved
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
     (B, L, E), N = u_BLE.shape, A_EN.shape[1]
     G = max(1, min(-(-E // TILE), -(-PARTS // max(1, B))))
-    dy_BLE = u_BLE.new_empty(0, 0, 0) if dy_BLE is None else dy_BLE
-    dh_BNE = u_BLE.new_zeros(B, N, E) if dh_BNE is None else dh_BNE
+    dh_BNE = u_BLE.new_zeros(B, N, E) if dh_BEN is None else _copy(dh_BEN.transpose(1, 2))
     du_BLE, ddelta_BLE, dA_BNE = u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, N, E)
     dB_GBLN, dC_GBLN, dD_BE = u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(B, E)
     outputs = du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE
-    _run(kernels.backward, want, B * G, *inputs, h_BKNE, dy_BLE, *outputs)
+    _run(kernels.backward, want, B * G, *inputs, h_BKNE, _or_nothing(dy_BLE, u_BLE), *outputs)
     gradients = (
         du_BLE,
         ddelta_BLE,
@@ -171,6 +168,10 @@ def _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E) -> list[Tensor]:
     C_BLN = B_BLN if C_BLN is None else C_BLN  # not read
     D_E = A_EN.new_zeros(len(A_EN)) if D_E is None else D_E
     return [u_BLE, delta_BLE, rate_EN.t(), B_BLN, C_BLN, D_E]
+
+
+def _or_nothing(x_BLE: Tensor | None, u_BLE: Tensor) -> Tensor:
+    return u_BLE.new_empty(0, 0, 0) if x_BLE is None else x_BLE
 
 
 def _copy(x: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import MANIFEST, Checkpoint
 from mambacl.tasks.config import ConfigError, nearest
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -73,15 +74,16 @@ def register(store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Map
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=chosen.progress.step)])
-    made = client.create_model_version(
-        name,
-        source=f"models:/{logged.model_id}",
-        run_id=run_id,
-        model_id=logged.model_id,
-        description=card,
-        tags=dict(tags) | {"mambacl.sha256": chosen.sha256, "mambacl.family": chosen.progress.spec.digest},
-        await_creation_for=0,
-    )
+    with store.globally():
+        made = client.create_model_version(
+            name,
+            source=f"models:/{logged.model_id}",
+            run_id=run_id,
+            model_id=logged.model_id,
+            description=card,
+            tags=dict(tags) | {"mambacl.sha256": chosen.sha256, "mambacl.family": chosen.progress.spec.digest},
+            await_creation_for=0,
+        )
     number = int(made.version)
     client.set_logged_model_tags(
         logged.model_id, {"mlflow.modelVersions": json.dumps([{"name": name, "version": number}])}
@@ -186,13 +188,12 @@ def _what_there_is(store: Store, name: str, reference: str) -> str:
 
 
 def _folder_of(store: Store, found: ModelVersion) -> Path:
-    uri = store.client.get_model_version_download_uri(found.name, str(found.version))
-    path = Path(uri.removeprefix("file://"))
-    if path.is_dir():
-        return path
-    from mlflow.artifacts import download_artifacts
-
-    return Path(download_artifacts(f"models:/{found.name}/{found.version}", dst_path=tempfile.mkdtemp()))
+    with store.globally():
+        uri = store.client.get_model_version_download_uri(found.name, str(found.version))
+        path = Path(uri.removeprefix("file://"))
+        if path.is_dir():
+            return path
+        return Path(download_artifacts(f"models:/{found.name}/{found.version}", dst_path=tempfile.mkdtemp()))
 
 
 def _find_run(reference: str, storage: StorageConfig) -> Reference:

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from mambacl.platform.config import StorageConfig
@@ -14,13 +15,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+VARIABLE = "MLFLOW_TRACKING_URI"
+
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
 
 
 def tracking_uri(storage: StorageConfig) -> str:
     """Where runs are tracked."""
-    if uri := storage.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+    if uri := storage.tracking_uri or os.environ.get(VARIABLE):
         return uri
     return f"sqlite:///{Path(storage.root).resolve()}/mlflow.db"
 
@@ -36,9 +39,20 @@ class Store:
             else Path(storage.root).resolve() / "mlartifacts"
         )
         Path(storage.root).mkdir(parents=True, exist_ok=True)
-        os.environ["MLFLOW_TRACKING_URI"] = self.uri  # models are looked up there by code that is given no store
         self.client = MlflowClient(self.uri, self.uri)
         self._writing = threading.Lock()
+
+    @contextmanager
+    def globally(self) -> Iterator[None]:
+        """Make this MLflow's store for code that is given none: it looks models of a version up there."""
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = self.uri
+        try:
+            yield
+        finally:
+            os.environ.pop(VARIABLE)
+            if before is not None:
+                os.environ[VARIABLE] = before
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made where there is none yet."""

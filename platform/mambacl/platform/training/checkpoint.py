@@ -97,7 +97,10 @@ class Checkpoint(BaseModel):
     def fault(self) -> str | None:
         """What is wrong with the files, or None."""
         try:
-            for name, digest in _read_json(self.path / MANIFEST).items():
+            hashes = _read_json(self.path / MANIFEST)
+            if strange := [name for name in hashes if Path(name).name != name]:
+                return f"{strange[0]!r} is no file name"
+            for name, digest in hashes.items():
                 if _sha256(self.path / name) != digest:
                     return f"{name} has changed"
         except (OSError, ValueError) as error:
