@@ -7,11 +7,12 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch.utils._pytree import tree_leaves, tree_map
+
 from mambacl import learners, tasks
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.registry import IMPLEMENTATIONS
-from safetensors.torch import save_file
-from torch.utils._pytree import tree_leaves, tree_map
 
 SMALL = {"layers": 2, "width": 16}
 CONFIGS = {

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mamba import MambaMixer

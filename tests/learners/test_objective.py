@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import torch
+
 from mambacl import tasks
 from mambacl.learners.objective import losses, scores, seen_only
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from mambacl import tasks
 from mambacl.learners.learner import Association
 from mambacl.learners.selectivity import layer_numbers, selectivity_losses, true_mass

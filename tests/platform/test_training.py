@@ -197,11 +197,11 @@ def test_lengths_follow_the_curriculum_and_agree_everywhere():
 
 
 def test_learning_rate_schedules():
-    base = {"steps": 110, "warmup": 10, "learning_rate": 1.0}
-    rates = {
-        schedule: [learning_rate(config(**{f"train__{k}": v for k, v in base.items()}, train__schedule=schedule, train__halve_every=50).train, step) for step in (0, 9, 60, 109)]
-        for schedule in ("cosine", "step", "constant")
-    }  # fmt: skip
+    base = {"train__steps": 110, "train__warmup": 10, "train__learning_rate": 1.0, "train__halve_every": 50}
+    rates = {}
+    for schedule in ("cosine", "step", "constant"):
+        train_config = config(**base, train__schedule=schedule).train
+        rates[schedule] = [learning_rate(train_config, step) for step in (0, 9, 60, 109)]
     assert rates["constant"] == [0.1, 1, 1, 1]
     assert rates["step"] == [0.1, 1, 0.5, 0.5]
     assert rates["cosine"] == pytest.approx([0.1, 1, 0.5, 0.000247], abs=1e-4)

@@ -1,6 +1,7 @@
 """A wrong config gives one line that names the field and what is allowed."""
 
 import pytest
+
 from mambacl import tasks
 
 

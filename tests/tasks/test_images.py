@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from mambacl import tasks
 from mambacl.tasks.randomness import SPLITS
-from PIL import Image
 
 
 def write_npz(path, classes=30, images=6, **columns):

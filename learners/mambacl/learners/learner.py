@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mambacl.tasks.episode import Episode, Spec
 from torch import Tensor, nn
+
+from mambacl.tasks.episode import Episode, Spec
 
 State = dict[str, Any]
 """All that a learner carries from one example to the next: a pytree (dicts and lists) of tensors."""

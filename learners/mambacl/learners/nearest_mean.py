@@ -4,13 +4,14 @@ Shapes: B episodes, T support examples, M queries, V label codes, F numbers of o
 """
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from mambacl.learners.encoders.encoders import as_float
 from mambacl.learners.learner import Learner, Output, State
 from mambacl.learners.nearest_mean_config import NearestMeanConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
-from torch import Tensor
-from torch.nn import functional as F
 
 
 class NearestMean(Learner):

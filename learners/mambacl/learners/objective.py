@@ -6,9 +6,10 @@ Shapes: B episodes, M queries, V label codes.
 from typing import Literal
 
 import torch
-from mambacl.tasks.episode import Episode
 from torch import Tensor
 from torch.nn import functional as F
+
+from mambacl.tasks.episode import Episode
 
 Codes = Literal["all", "seen"]
 """Label codes that compete: the whole vocabulary, or those that the stream has shown."""

@@ -3,12 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.nearest_mean_config import NearestMeanConfig
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import parse
-from pydantic import Field
 
 if TYPE_CHECKING:
     from mambacl.learners.learner import Learner

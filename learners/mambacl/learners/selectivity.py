@@ -6,10 +6,11 @@ Shapes: B episodes, M queries, T support examples, L tokens, H heads.
 import math
 
 import torch
+from torch import Tensor
+
 from mambacl.learners.learner import Association
 from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.episode import Episode
-from torch import Tensor
 
 
 def layer_numbers(config: SelectivityConfig, layers: int) -> tuple[int, ...]:

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+
 from mambacl.learners.encoders.encoders import Mlp, build_encoder
 from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
-from torch import Tensor, nn
 
 logger = logging.getLogger("mambacl")
 

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from mambacl.learners.encoders.config import EncoderConfig
 from mambacl.tasks.config import Config
-from pydantic import Field
 
 
 class SequenceConfig(Config):

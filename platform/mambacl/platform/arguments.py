@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 import yaml
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import NAMED, load, override
 from mambacl.tasks.config import ConfigError, parse

@@ -4,13 +4,14 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, StringConstraints, model_validator
+
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.registry import LearnerConfig
 from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.config import Config
 from mambacl.tasks.images_config import GlyphsConfig
 from mambacl.tasks.registry import TaskConfig
-from pydantic import Field, StringConstraints, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Length = Annotated[int, Field(ge=1)]

@@ -3,15 +3,16 @@
 import dataclasses
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
 from mambacl.learners.learner import Learner
 from mambacl.learners.registry import build as build_learner
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import build as build_family
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 SCAN_FLOPS = 9
 """Of one channel and state number for one token: exponential and product for the decay, product and sum for the update,

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
-from mambacl.platform.board import read
-from mambacl.platform.console import console
-from mambacl.platform.tracking.store import Store
 from ray.actor import ActorHandle
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from mambacl.platform.board import read
+from mambacl.platform.console import console
+from mambacl.platform.tracking.store import Store
 
 T = TypeVar("T")
 logger = logging.getLogger("mambacl")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.config import ConfigError, nearest, parse
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import ray
+
 from mambacl.platform import SWITCHES
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mambacl.tasks.config import ConfigError, nearest
-from mambacl.tasks.images_config import ImagesConfig
 from PIL import Image
 from torch import Tensor
+
+from mambacl.tasks.config import ConfigError, nearest
+from mambacl.tasks.images_config import ImagesConfig
 
 logger = logging.getLogger("mambacl")
 

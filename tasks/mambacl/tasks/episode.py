@@ -7,8 +7,9 @@ import dataclasses
 from typing import Literal, Self
 
 import torch
-from mambacl.tasks.config import Config
 from torch import Tensor
+
+from mambacl.tasks.config import Config
 
 Objective = Literal["classification", "regression", "angle"]
 

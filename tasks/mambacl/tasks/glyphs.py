@@ -13,11 +13,12 @@ import matplotlib
 import numpy as np
 import platformdirs
 import torch
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFont
+
 from mambacl.tasks.bank import ImageBank
 from mambacl.tasks.randomness import generator
 from mambacl.tasks.transforms import affine
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 32
 FACES = tuple(

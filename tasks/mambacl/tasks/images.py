@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from mambacl.tasks.bank import ImageBank, load_bank
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
@@ -15,7 +17,6 @@ from mambacl.tasks.images_config import AugmentConfig, GlyphsConfig, ImageFamily
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.splits import split_classes
 from mambacl.tasks.transforms import affine, turn
-from torch import Tensor
 
 
 class ImageFamily(Family):

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from mambacl.tasks.config import Config
 from mambacl.tasks.family_config import FamilyConfig
-from pydantic import Field
 
 
 class AugmentConfig(Config):

@@ -3,10 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
 from mambacl.tasks.config import parse
 from mambacl.tasks.images_config import GlyphsConfig, ImagesConfig
 from mambacl.tasks.sine_config import SineConfig
-from pydantic import Field
 
 if TYPE_CHECKING:
     from mambacl.tasks.family import Family

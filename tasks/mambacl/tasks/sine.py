@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
 from mambacl.tasks.randomness import Split, generator

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mambacl.tasks.family_config import FamilyConfig
 from pydantic import Field
+
+from mambacl.tasks.family_config import FamilyConfig
 
 
 class SineConfig(FamilyConfig):

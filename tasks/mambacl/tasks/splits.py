@@ -1,6 +1,7 @@
 """Class-disjoint splits into meta-train, meta-validation and meta-test."""
 
 import numpy as np
+
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.randomness import SPLITS, Split, generator
 

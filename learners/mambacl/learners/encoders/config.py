@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mambacl.tasks.config import Config
 from pydantic import Field
+
+from mambacl.tasks.config import Config
 
 
 class CnnConfig(Config):

@@ -4,10 +4,11 @@ No layer has batch statistics: in meta-training they would let queries see each 
 """
 
 import torch
+from torch import Tensor, nn
+
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
-from torch import Tensor, nn
 
 
 def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Module:

@@ -5,13 +5,14 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, P width of a head, R 
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.cache import append, cached
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixers.short_conv import ShortConv
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class AttentionMixer(Mixer):

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from mambacl.learners.sequence_config import SequenceConfig
 from pydantic import Field, model_validator
+
+from mambacl.learners.sequence_config import SequenceConfig
 
 
 class AttentionConfig(SequenceConfig):

@@ -6,8 +6,9 @@ buffer ends may append in place; an older one that is continued again takes a co
 """
 
 import torch
-from mambacl.learners.learner import State
 from torch import Tensor
+
+from mambacl.learners.learner import State
 
 
 def cached(entries: Tensor) -> State:

@@ -8,13 +8,14 @@ import math
 
 import torch
 from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import selective_read, selective_scan
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class MambaMixer(Mixer):

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mambacl.learners.sequence_config import SequenceConfig
 from pydantic import Field
+
+from mambacl.learners.sequence_config import SequenceConfig
 
 
 class MambaConfig(SequenceConfig):

@@ -5,8 +5,9 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, G groups of channels 
 
 from abc import ABC, abstractmethod
 
-from mambacl.learners.learner import State
 from torch import Tensor, nn
+
+from mambacl.learners.learner import State
 
 Trace = dict[str, Tensor]
 """What a mixer keeps of its tokens (B, L, ...) or queries (B, M, ...) to compute association maps."""

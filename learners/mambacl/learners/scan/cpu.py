@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
 from mambacl.learners.scan import kernels
 from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
 from mambacl.learners.scan.shapes import check
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings

@@ -14,10 +14,11 @@ They are plain torch, in pieces of tokens that backward computes once more: memo
 from functools import cache
 
 import torch
-from mambacl.learners.scan import reference
-from mambacl.learners.scan.shapes import check
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from mambacl.learners.scan import reference
+from mambacl.learners.scan.shapes import check
 
 PIECE = 1 << 26  # numbers in an intermediate (B, T, E, N): 256 MiB in float32
 LARGEST_STATE = 256  # N that mamba-ssm is compiled for

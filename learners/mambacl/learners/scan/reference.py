@@ -9,8 +9,9 @@ Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State S
 """
 
 import torch
-from mambacl.learners.scan.shapes import check
 from torch import Tensor
+
+from mambacl.learners.scan.shapes import check
 
 
 def selective_scan(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
 from mambacl.platform.arguments import parse_options
 from mambacl.platform.console import json_line, table
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
 def findings() -> list[tuple[str, str, bool]]:
     """(what, finding, whether it is fine)."""
     import torch
+
     from mambacl.learners.scan import describe
 
     rows: list[tuple[str, str, bool]] = [("python", platform.python_version(), True)]
@@ -78,6 +80,7 @@ def _version(name: str) -> str:
 def _scan_check() -> tuple[str, str, bool]:
     """The live kernel against the plain one."""
     import torch
+
     from mambacl.learners.scan import selective_scan
 
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
+
 from mambacl.platform.arguments import parse_options
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line, table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
 from mambacl.platform.arguments import parse_options
 from mambacl.platform.config import ExperimentConfig, StorageConfig
 from mambacl.platform.console import json_line

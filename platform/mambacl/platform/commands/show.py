@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 import yaml
+
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.console import amount, console, json_line
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 import tyro
+
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.console import json_line
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, json_line

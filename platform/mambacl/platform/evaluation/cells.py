@@ -10,6 +10,7 @@ import pandas as pd
 import ray
 import torch
 from einops import rearrange
+
 from mambacl.learners.objective import losses, scores
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.tasks.config import Config

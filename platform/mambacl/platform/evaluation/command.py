@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+from rich.progress import Progress
+
 from mambacl.learners.nearest_mean_config import NearestMeanConfig
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console, table
@@ -21,7 +23,6 @@ from mambacl.platform.tracking.registry import Reference, find
 from mambacl.platform.tracking.store import Store
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.registry import TaskConfig
-from rich.progress import Progress
 
 SPLIT = "meta_test"
 

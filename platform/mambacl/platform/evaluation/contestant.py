@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import torch
+
 from mambacl.learners.learner import Learner
 from mambacl.learners.registry import LearnerConfig
 from mambacl.learners.registry import build as build_learner

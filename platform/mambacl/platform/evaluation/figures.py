@@ -8,9 +8,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-from mambacl.platform.evaluation.statistics import interval
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mambacl.platform.evaluation.statistics import interval
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery
 from mambacl.platform.overrides import vary
 from mambacl.platform.sweeping.trial import trial_folder
 from mambacl.platform.tracking import record as records
 from mambacl.platform.training.bookkeeping import close_record, open_record
-from ray.tune import Callback
-from ray.tune.experiment import Trial
 
 
 class Book(Callback):

@@ -10,6 +10,8 @@ from typing import Any
 
 import optuna
 import ray
+from ray import tune
+
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, table
@@ -32,7 +34,6 @@ from mambacl.platform.training.command import check
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.platform.training.run import TrainingFailed, train
 from mambacl.tasks.config import ConfigError
-from ray import tune
 
 logger = logging.getLogger("mambacl")
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from mlflow.exceptions import MlflowException
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation.cells import cells_of, results
@@ -12,7 +14,6 @@ from mambacl.platform.tracking.registry import CHAMPION, Reference, find
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.config import ConfigError
-from mlflow.exceptions import MlflowException
 
 FIRST, EPISODES = 2**32, 256
 """Meta-val episodes of promotion: far behind those that trials are scored on."""

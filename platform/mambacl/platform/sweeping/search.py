@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from mambacl.platform.config import DimensionConfig, ExperimentConfig
-from mambacl.platform.overrides import flatten
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
+
+from mambacl.platform.config import DimensionConfig, ExperimentConfig
+from mambacl.platform.overrides import flatten
 
 
 class StudySearch(Searcher):

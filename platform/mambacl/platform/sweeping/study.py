@@ -4,9 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
-from mambacl.platform.config import ExperimentConfig, StorageConfig
 from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler
+
+from mambacl.platform.config import ExperimentConfig, StorageConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from ray import tune
+from ray.actor import ActorHandle
+from ray.tune.integration.ray_train import TuneReportCallback
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import vary
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import parse
-from ray import tune
-from ray.actor import ActorHandle
-from ray.tune.integration.ray_train import TuneReportCallback
 
 
 def trial_folder(sweep: Path, number: int) -> Path:

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from mambacl.tasks.config import Config, parse
 from pydantic import Field
+
+from mambacl.tasks.config import Config, parse
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

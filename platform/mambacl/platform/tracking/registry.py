@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import MANIFEST, Checkpoint
 from mambacl.tasks.config import ConfigError, nearest
-from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelOutput
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 LOADER = "mambacl.platform.tracking.serving"
 FILES = ("config.json", "model.safetensors", "progress.json")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.training.checkpoint import Checkpoint
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import flatten
 from mambacl.platform.tracking import record as records

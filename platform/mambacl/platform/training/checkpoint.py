@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mambacl.platform.config import ExperimentConfig
-from mambacl.tasks.config import Config, ConfigError, parse
-from mambacl.tasks.episode import Spec
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.tasks.config import Config, ConfigError, parse
+from mambacl.tasks.episode import Spec
 
 logger = logging.getLogger("mambacl")
 

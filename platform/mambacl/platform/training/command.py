@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig

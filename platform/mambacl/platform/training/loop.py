@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training import checkpoint

@@ -3,9 +3,10 @@
 import math
 
 import torch
-from mambacl.platform.config import TrainConfig
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
+
+from mambacl.platform.config import TrainConfig
 
 
 def build_optimizer(learner: nn.Module, config: TrainConfig) -> Optimizer:

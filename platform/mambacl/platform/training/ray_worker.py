@@ -10,6 +10,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+
 from mambacl.platform.board import run_name
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.checkpoint import Checkpoint

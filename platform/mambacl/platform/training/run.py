@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.training import checkpoint
-from mambacl.platform.training.ray_worker import FAILURE, train_worker
 from ray.actor import ActorHandle
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.ray_worker import FAILURE, train_worker
 
 
 class TrainingFailed(RuntimeError):

@@ -7,15 +7,16 @@ import contextlib
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
 from mambacl.learners.learner import Learner, Output
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.selectivity import layer_numbers, selectivity_losses
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.episode import Episode
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 METRICS = ("train/loss", "train/score", "train/selectivity")
 

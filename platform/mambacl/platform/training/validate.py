@@ -1,13 +1,14 @@
 """Scores of a learner on meta-val during training."""
 
 import torch
+from torch import Tensor
+
 from mambacl.learners.learner import Learner
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.selectivity import true_mass
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.family import Family
-from torch import Tensor
 
 MAP_EPISODES = 4
 """Episodes whose exact association maps are computed at each evaluation."""
