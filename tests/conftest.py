@@ -10,6 +10,9 @@ import pytest
 # to death on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests keep their own tracking stores, whatever the user has.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

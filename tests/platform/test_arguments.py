@@ -38,6 +38,17 @@ def test_fields_are_overridden_by_dotted_names():
     assert config.learner.width == parse(ExperimentConfig, load("omniglot")).learner.width
 
 
+def test_lists_and_mappings_are_written_as_yaml():
+    curriculum = "[{until: 7, tasks: [2, 4]}]"
+    config = experiment(
+        "omniglot", "--train.curriculum", curriculum, "--search={learner.width: {int: [8, 16]}}", "--seed", "3"
+    )
+    assert [(stage.until, stage.tasks) for stage in config.train.curriculum] == [(7, (2, 4))]
+    assert config.search["learner.width"].int == (8, 16)
+    assert config.seed == 3
+    assert experiment("omniglot", "--train.curriculum", "[]").train.curriculum == ()
+
+
 def test_naming_another_learner_takes_its_defaults():
     config = experiment("omniglot", "--learner.name", "attention", "--learner.heads", "2")
     assert config.learner == AttentionConfig(heads=2)

@@ -45,14 +45,14 @@ def version(trained):
     return register(store, chosen, run_id, model_card(chosen), {"mambacl.learner": "mamba"})
 
 
-def test_a_model_answers_queries_through_mlflow(trained, version):
+def test_a_model_answers_queries_through_mlflow(trained, version, monkeypatch):
     import mlflow
 
     config, store, run, _ = trained
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     episode = build_family(config.task).episodes("meta_test", range(4))
     data = {name: getattr(episode, name).numpy() for name in ("support_x", "support_y", "query_x")}
-    mlflow.set_tracking_uri(store.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     for reference in ("models:/tiny@candidate", f"models:/tiny/{version}"):
         logits = mlflow.pyfunc.load_model(reference).predict(data)
         assert logits.shape == (4, 3, 3)

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
@@ -53,7 +53,11 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     given = _pairs(rest)
     # The sections' kinds decide which fields there are, so they are settled before tyro lists the fields.
     kinds = {name: given[name] for section in NAMED if (name := f"{section}.name") in given}
-    default = parse(ExperimentConfig, override(content, kinds))
+    # Lists and mappings are written as YAML, as in --train.curriculum '[{until: 100, tasks: 5}]'.
+    nested = {name: yaml.safe_load(value) for name, value in given.items() if value.startswith(("[", "{"))}
+    content = override(content, kinds | nested)
+    default = parse(ExperimentConfig, content)
+    rest = _without(rest, nested)
     form = _Together[kind]  # type: ignore[valid-type]
     try:
         together = _tyro(f"{command} {source or 'EXPERIMENT'}", form, form(options=kind(), experiment=default), rest)
@@ -78,6 +82,19 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
             if equals or not following.startswith("--"):
                 pairs[name.replace("-", "_")] = value if equals else following
     return pairs
+
+
+def _without(arguments: Sequence[str], names: Collection[str]) -> list[str]:
+    """The command line less these options and their values."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name.replace("-", "_") not in names:
+            kept.append(word)
+        elif not equals:
+            next(words)
+    return kept
 
 
 def _tyro(command: str, kind: Any, default: Any, arguments: Sequence[str]) -> Any:

@@ -1,0 +1,57 @@
+"""Cells: named by what decides their numbers, and equal however episodes are cut into them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mambacl.learners.nearest_mean_config import NearestMeanConfig
+from mambacl.platform.evaluation.cells import EPISODES, cells_of, compute
+from mambacl.platform.evaluation.contestant import Contestant, built_family
+from mambacl.platform.evaluation.suites import settings
+from mambacl.tasks.config import ConfigError
+from mambacl.tasks.images_config import GlyphsConfig
+
+TASK = GlyphsConfig(tasks=3, shots=2, queries=2, vocabulary=6)
+SIZES = {"tasks": 3, "shots": 2, "queries": 2}
+NEAREST = Contestant.reference(NearestMeanConfig())
+
+
+def cells(episodes, sizes=SIZES, split="meta_test", contestant=NEAREST, task=TASK):
+    return cells_of(contestant, task, sizes, split, 0, episodes)
+
+
+def test_adding_episodes_adds_cells_and_keeps_the_others():
+    few, many = cells(2 * EPISODES), cells(3 * EPISODES)
+    assert [cell.name for cell in many[:2]] == [cell.name for cell in few]
+    assert sum(cell.stop - cell.start for cell in many) == 3 * EPISODES
+
+
+def test_a_name_depends_on_the_numbers_and_not_on_labels():
+    cell = cells(5)[0]
+    assert cells(5, contestant=NEAREST.model_copy(update={"label": "other"}))[0].name == cell.name
+    assert cells(5, task=TASK.model_copy(update={"augment": None}))[0].name == cell.name, "meta-test is not augmented"
+    others = [
+        cells(6)[0], cells(5, SIZES | {"shots": 1})[0], cells(5, split="meta_val")[0],
+        cells(5, contestant=NEAREST.model_copy(update={"sha256": "0"}))[0], cells(5, task=TASK.model_copy(update={"seed": 1}))[0],
+    ]  # fmt: skip
+    assert len({other.name for other in [cell, *others]}) == 6
+
+
+def test_an_episode_has_the_same_score_in_any_cell():
+    whole = compute(cells(8)[0])
+    parts = pd.concat(
+        [compute(cells(8)[0].model_copy(update={"start": a, "stop": b})) for a, b in ((0, 3), (3, 8))],
+        ignore_index=True,
+    )
+    pd.testing.assert_frame_equal(whole, parts)
+    assert np.allclose(np.stack(list(whole["by_task"])).mean(1), whole["score"])
+
+
+def test_the_length_suite_goes_as_far_as_codes_and_images_allow():
+    family = built_family(TASK)
+    sizes = {(s.tasks, s.shots) for s in settings("length", family, "meta_test")}
+    assert sizes == {(3, 1), (3, 2), (3, 5), (3, 10), (5, 2)}
+    assert [vars(s) for s in settings("standard", family, "meta_test")] == [SIZES]
+    small = built_family(GlyphsConfig(tasks=1, shots=11, queries=1, vocabulary=1)).resized(shots=1, queries=11)
+    with pytest.raises(ConfigError, match="suite: length needs room to vary"):
+        settings("length", small, "meta_test")

@@ -1,0 +1,67 @@
+"""What the README says is executed: every command, at a tiny size, and every snippet."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+TINY = [
+    "--task.tasks=3", "--task.vocabulary=5", "--task.queries=1", "--train.steps=20", "--train.evaluate_every=10",
+    "--train.evaluate_episodes=8", "--train.batch=4", "--train.curriculum=[]",
+]  # fmt: skip
+SMALLER = {
+    "train": [*TINY],
+    "show": [*TINY],
+    "sweep": [*TINY, "--sweep.trials", "2"],
+    "evaluate": ["--episodes", "8"],
+}
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.startswith("mambacl")
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) >= 9
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(line, folder):
+    """In order, in one folder: later commands use what earlier ones made."""
+    _, command, *arguments = shlex.split(line)
+    arguments += SMALLER.get(command, [])
+    environment = os.environ | {"MAMBACL_TRACEBACK": "1"}
+    child = subprocess.run(
+        [sys.executable, "-m", "mambacl.platform.cli", command, *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=500, env=environment,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stdout + child.stderr
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python(block):
+    subprocess.run([sys.executable, "-c", block], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_is_a_valid_experiment(block):
+    from mambacl.platform.config import ExperimentConfig
+    from mambacl.tasks.config import parse
+
+    assert parse(ExperimentConfig, yaml.safe_load(block)).search
