@@ -10,7 +10,6 @@ import time
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import yaml
 
 from mambacl.platform.config import ExperimentConfig
@@ -134,31 +133,37 @@ def test_accumulated_parts_give_the_same_losses(tmp_path):
         assert other == pytest.approx(curves[0], rel=1e-4)
 
 
-def _first_losses(rank, size, folder, port):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    if size > 1:
-        torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
-    from mambacl.platform.training import loop
-
-    loop.LOG_EVERY = 1
-    experiment = config(learner__dropout=0.0, train__steps=20, train__evaluate_every=20)
-    meta_train(experiment, folder, Worker(rank, size), nothing, nothing)
-    if size > 1:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+def first_losses(folder, size, port):
+    """The losses of the first 20 steps of a run that `size` processes share."""
+    content = json.loads(json.dumps(TINY))
+    content["learner"]["dropout"] = 0.0
+    content["train"] |= {"steps": 20, "evaluate_every": 20}
+    code = f"""
+import pathlib, sys, torch
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training import loop
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.config import parse
+rank = int(sys.argv[1])
+if {size} > 1:
+    torch.distributed.init_process_group("gloo", "tcp://127.0.0.1:{port}", rank=rank, world_size={size})
+loop.LOG_EVERY = 1
+config = parse(ExperimentConfig, {content!r})
+loop.meta_train(config, pathlib.Path({str(folder)!r}), Worker(rank, {size}), lambda c: None, lambda s, p: False)
+if {size} > 1:
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(rank)]) for rank in range(size)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * size
+    return [point["train/loss"] for point in checkpoint.newest(folder).curve if "train/loss" in point]
 
 
 def test_two_workers_give_the_losses_of_one(tmp_path, unused_port):
     """The first 20 losses agree to 1e-4: they are sums over all workers over counts over all workers."""
-    losses = []
-    for size in (1, 2):
-        folder = tmp_path / str(size)
-        mp.spawn(_first_losses, args=(size, folder, unused_port), nprocs=size)
-        curve = checkpoint.newest(folder).curve
-        losses.append([point["train/loss"] for point in curve if "train/loss" in point])
-    assert len(losses[0]) == 20
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    alone, together = first_losses(tmp_path / "1", 1, unused_port), first_losses(tmp_path / "2", 2, unused_port)
+    assert len(alone) == 20
+    assert together == pytest.approx(alone, rel=1e-4)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoints(tmp_path):
