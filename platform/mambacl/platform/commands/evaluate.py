@@ -31,10 +31,10 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse_options("evaluate", Options, arguments)
     from mambacl.platform.evaluation.command import evaluate
-    from mambacl.platform.session import session
 
-    with session(options.address):
-        summary = evaluate(options.models, options.suite, options.episodes, options.storage, options.task_path)
+    summary = evaluate(
+        options.models, options.suite, options.episodes, options.storage, options.task_path, options.address
+    )
     if options.as_json:
         json_line(summary)
     return 0

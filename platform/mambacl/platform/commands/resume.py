@@ -30,11 +30,9 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse_options("resume", Options, arguments)
     experiment = find_sweep(options)
-    from mambacl.platform.session import session
     from mambacl.platform.sweeping.command import sweep
 
-    with session(options.address):
-        result = sweep(experiment)
+    result = sweep(experiment, options.address)
     if options.as_json:
         json_line(result)
     return 0

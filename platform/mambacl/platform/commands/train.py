@@ -24,12 +24,10 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     experiment, options = parse_experiment("train", Options, arguments)
-    from mambacl.platform.session import session
     from mambacl.platform.training.command import train_one
 
     run = run_folder(experiment, options.resume)
-    with session(options.address):
-        outcome = train_one(experiment, run)
+    outcome = train_one(experiment, run, options.address)
     if options.as_json:
         json_line(outcome)
     else:

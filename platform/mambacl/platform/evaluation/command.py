@@ -17,6 +17,7 @@ from mambacl.platform.evaluation.cells import Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.statistics import Interval, interval, paired_difference
 from mambacl.platform.evaluation.suites import SuiteName, settings
+from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.registry import Reference, find
@@ -28,16 +29,20 @@ SPLIT = "meta_test"
 
 
 def evaluate(
-    models: Sequence[str], suite: str, episodes: int, storage: StorageConfig, task_path: str | None = None
+    models: Sequence[str],
+    suite: str,
+    episodes: int,
+    storage: StorageConfig,
+    task_path: str | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate models on a suite and show the table; returns what `mambacl evaluate --json` prints.
 
-    Raises ConfigError for an unknown suite or model, or for models of different task families.
+    Raises ConfigError for an unknown suite or model, or for models of different task families, before Ray is started.
     """
     if suite not in get_args(SuiteName):
-        raise ConfigError(
-            f"suite: unknown {suite!r}{nearest(suite, list(get_args(SuiteName)))}; allowed: {', '.join(get_args(SuiteName))}"
-        )
+        known = list(get_args(SuiteName))
+        raise ConfigError(f"suite: unknown {suite!r}{nearest(suite, known)}; allowed: {', '.join(known)}")
     if episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {episodes}")
     found = [find(model, storage) for model in models]
@@ -52,9 +57,10 @@ def evaluate(
         for contestant in contestants
         for cell in cells_of(contestant, task, vars(setting), SPLIT, 0, episodes)
     ]
-    rows = compute_with_progress(cells, root)
+    with session(address):
+        rows = compute_with_progress(cells, root)
     folder = root / "evaluations" / found[0].checkpoint.sha256[:12] / suite
-    summary = summarise(rows, suite, list(models), task, contestants, episodes)
+    summary = summarise(rows, suite, list(models), task, contestants)
     summary["files"] = write(folder, rows, suite, summary, task)
     show(summary, task, contestants)
     track(folder, suite, summary, found, storage)
@@ -102,7 +108,6 @@ def summarise(
     models: Sequence[str],
     task: TaskConfig,
     contestants: Sequence[Contestant],
-    episodes: int,
 ) -> dict[str, Any]:
     """Scores of the first model at the trained size, of the others and the references beside it, and paired differences."""
     trained = rows.query(f"tasks == {task.tasks} and shots == {task.shots}").sort_values("episode")

@@ -18,6 +18,7 @@ from mambacl.platform.console import console, table
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
 from mambacl.platform.overrides import flatten, vary
+from mambacl.platform.session import session
 from mambacl.platform.sweeping.book import Book
 from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.sweeping.promotion import promote
@@ -29,13 +30,16 @@ from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.registry import CHAMPION, register
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
-from mambacl.platform.training.bookkeeping import close_record, common_tags, open_record, params_of
-from mambacl.platform.training.command import check
+from mambacl.platform.training.bookkeeping import common_tags, open_record, params_of
+from mambacl.platform.training.command import attend_training, check
 from mambacl.platform.training.loop import higher_is_better
-from mambacl.platform.training.run import TrainingFailed, train
+from mambacl.platform.training.run import TrainingFailed
 from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")
+
+EPISODES = 512
+"""Meta-test episodes of the evaluation at the end."""
 
 SNAPSHOT = "experiment.json"
 CHANGEABLE = ("sweep.trials", "sweep.concurrent", "resources.", "storage.")
@@ -47,7 +51,7 @@ def sweep_folder(config: ExperimentConfig) -> Path:
     return Path(config.storage.root).resolve() / config.name
 
 
-def sweep(config: ExperimentConfig) -> dict[str, Any]:
+def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
     """Run or finish the sweep and return what `mambacl sweep --json` prints."""
     if not config.search:
         raise ConfigError("search: a sweep needs at least one field to search")
@@ -55,19 +59,21 @@ def sweep(config: ExperimentConfig) -> dict[str, Any]:
     with phases("check"):
         check(config)
         claim(config, folder)
-    with phases("search"):
-        delivery = Delivery(Store(config.storage))
+    delivery = Delivery(Store(config.storage))
+    with session(address):
         board = open_board()
-        study = search(config, folder, delivery, board)
-    show_trials(study, config, folder)
-    with phases("register and promote"):
-        best = best_trial(config, folder)
-        version, promoted = register_best(config, best, delivery)
-    with phases("comparison"):
-        rivals = compare(config, folder, delivery, board)
-    delivery.finish()
-    with phases("evaluation"):
-        summary = evaluate([f"models:/{config.name}@{CHAMPION}", *map(str, rivals)], "standard", 512, config.storage)
+        with phases("search"):
+            study = search(config, folder, delivery, board)
+        show_trials(study, config, folder)
+        with phases("register and promote"):
+            best = best_trial(config, folder)
+            version, promoted = register_best(config, best, delivery)
+        with phases("comparison"):
+            rivals = compare(config, folder, delivery, board)
+        delivery.finish()
+        with phases("evaluation"):
+            models = [f"models:/{config.name}@{CHAMPION}", *map(str, rivals)]
+            summary = evaluate(models, "standard", EPISODES, config.storage)
     show_end(config, folder, delivery.store, version, promoted, phases)
     return {
         "name": config.name,
@@ -219,13 +225,7 @@ def compare(config: ExperimentConfig, folder: Path, delivery: Delivery, board: A
         check(rivals)
         open_record(rivals, run, folder, {"mambacl.role": "comparison"})
         delivery.add(run)
-        try:
-            attend(lambda c=rivals, r=run: train(c, r, board), board, delivery)
-        except BaseException as error:
-            close_record(run, error)
-            delivery.finish()
-            raise
-        close_record(run, None)
+        attend_training(rivals, run, board, delivery)
         runs.append(run)
     return runs
 

@@ -20,13 +20,15 @@ def study_uri(storage: StorageConfig) -> str:
 def open_study(config: ExperimentConfig, modes: dict[str, str]) -> optuna.Study:
     """The sweep's study, made where there is none yet; its sampler is seeded."""
     Path(config.storage.root).mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=config.name,
         storage=study_uri(config.storage),
-        sampler=optuna.samplers.TPESampler(seed=config.sweep.seed),
         directions=["maximize" if mode == "max" else "minimize" for mode in modes.values()],
         load_if_exists=True,
     )
+    # With one and the same seed a resumed sweep would be given its first suggestions again.
+    study.sampler = optuna.samplers.TPESampler(seed=config.sweep.seed + len(study.get_trials(deepcopy=False)))
+    return study
 
 
 def open_scheduler(config: ExperimentConfig, study: optuna.Study, mode: str) -> ASHAScheduler:

@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.actor import ActorHandle
 
+from mambacl.learners.objective import losses
 from mambacl.learners.registry import build as build_learner
+from mambacl.learners.selectivity import layer_numbers
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
@@ -19,14 +23,21 @@ from mambacl.tasks.config import ConfigError
 from mambacl.tasks.registry import build as build_family
 
 
-def train_one(config: ExperimentConfig, run: Path) -> dict[str, Any]:
+def train_one(config: ExperimentConfig, run: Path, address: str | None) -> dict[str, Any]:
     """Train in the folder and return what `mambacl train --json` prints: run_id, checkpoint, split, score with its
     interval, steps and seconds. Raises TrainingFailed with the reason."""
     check(config)
     open_record(config, run)
     delivery = Delivery(Store(config.storage))
     delivery.add(run)
-    board = open_board()
+    with session(address):
+        attend_training(config, run, open_board(), delivery)
+    delivery.finish()
+    return outcome(run)
+
+
+def attend_training(config: ExperimentConfig, run: Path, board: ActorHandle, delivery: Delivery) -> None:
+    """Train with progress on the screen, and close the run's record however it ends."""
     try:
         attend(lambda: train(config, run, board), board, delivery)
     except BaseException as error:
@@ -34,8 +45,6 @@ def train_one(config: ExperimentConfig, run: Path) -> dict[str, Any]:
         delivery.finish()
         raise
     close_record(run, None)
-    delivery.finish()
-    return outcome(run)
 
 
 def check(config: ExperimentConfig) -> None:
@@ -44,8 +53,10 @@ def check(config: ExperimentConfig) -> None:
     learner = build_learner(config.learner, family.spec)
     if not list(learner.parameters()):
         raise ConfigError(f"learner.name: {config.learner.name!r} has nothing to train; evaluate it as a reference")
-    if config.selectivity.loss != "none" and config.selectivity.layers not in ("last", "all"):
-        learner(family.episodes("meta_train", [0]), layers=config.selectivity.layers)
+    # One gradient of one episode: what fails in it fails here, and kernels are compiled once, before workers start.
+    episode = family.episodes("meta_train", [0])
+    layers = layer_numbers(config.selectivity, len(learner.blocks)) if config.selectivity.loss != "none" else ()  # type: ignore[arg-type]
+    losses(learner(episode, layers=layers).prediction, episode).mean().backward()
     share = config.train.batch // (config.resources.workers * config.train.accumulate)
     if share < 1:
         raise ConfigError(
