@@ -1,43 +1,24 @@
 """Selective scan and selective read on the CPU: the numba kernels and their adjoints as differentiable torch functions.
 
 Legend: B episodes, M queries, L tokens, E inner width, N state size, K chunks of tokens, G groups of tiles.
-
-The kernels are serial functions that release the GIL; the shares of a call run on threads of this module. numba's own
-`parallel=True` would bring a threading layer with rules of its own (workqueue dies of two callers at once, OpenMP kills
-a forked child, none takes more threads than the process was launched with) and triple the time to compile.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mambacl.learners.scan import kernels
+from mambacl.learners.scan import kernels, team
 from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
 from mambacl.learners.scan.shapes import check
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
 PARTS = 64  # partial sums of gradients in a call, and so the most threads that backward can use
-
-_pool: ThreadPoolExecutor
-
-
-def _renew_pool() -> None:
-    global _pool
-    _pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="mambacl-scan")
-
-
-_renew_pool()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_pool)  # a fork copies the pool without its threads
 
 
 def selective_scan(
@@ -87,6 +68,14 @@ def _check_kernel(u_BLE: Tensor) -> None:
         raise ValueError(f"the numba kernel takes float32 or float64 on the CPU, not {u_BLE.dtype} on {u_BLE.device}")
 
 
+def _check_first_order() -> None:
+    # once_differentiable would not do: where the outputs' gradients are constants, it drops second derivatives in silence
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            'the numba kernel has first derivatives only: for create_graph=True choose kernel="reference"'
+        )
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, save, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
@@ -102,8 +91,8 @@ class _Scan(torch.autograd.Function):
         return y_BLE, h_BNE.transpose(1, 2)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Tensor | None):
+        _check_first_order()
         dy_BLE, dh_BEN = grad_outputs
         want = STATE if dy_BLE is None else OUTPUTS
         return None, *_backward(want, ctx.saved_tensors, dy_BLE, dh_BEN, ctx.needs_input_grad[1:])
@@ -119,8 +108,8 @@ class _Read(torch.autograd.Function):
         return y_BME
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Tensor):
+        _check_first_order()
         *inputs, h_BEN = ctx.saved_tensors
         h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
         return _backward(QUERIES, (*inputs, h_B1NE), grad_outputs[0], None, ctx.needs_input_grad)
@@ -186,23 +175,19 @@ def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -
     """
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
     u_BLE, _, rate_NE, *_ = arrays
-    threads = min(torch.get_num_threads(), items) if u_BLE.size * len(rate_NE) > SMALL else 1
+    real = u_BLE.dtype.type
+    threads = max(1, min(torch.get_num_threads(), items)) if u_BLE.size * len(rate_NE) > SMALL else 1
     shares = min(SHARES * threads, items) if threads > 1 else 1
     todo = iter(range(shares))
 
     def work() -> None:
-        real = u_BLE.dtype.type
         space = [_records(kernels.token_record(real), CHUNK), _records(kernels.entry_record(real), len(rate_NE))]
         if kernel is kernels.backward:
             space.append(_records(kernels.step_record(real), CHUNK + 1, BLOCK))
         for share in todo:
             kernel(share, shares, want, *space, *arrays)
 
-    helpers = [_pool.submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:
-        if not helper.cancel():
-            helper.result()
+    team.run(work, threads)
 
 
 def _records(record: np.dtype, *shape: int) -> np.ndarray:

@@ -35,11 +35,7 @@ def selective_scan(
 ) -> tuple[Tensor | None, Tensor]:
     """See `mambacl.learners.scan.selective_scan`; on a GPU, in float32, for N up to 256."""
     check(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN)
-    if u_BLE.device.type != "cuda" or u_BLE.dtype != torch.float32 or A_EN.shape[1] > LARGEST_STATE:
-        raise ValueError(
-            f"the mamba_ssm kernel takes float32 on a GPU and states up to {LARGEST_STATE}, "
-            f"not {u_BLE.dtype} on {u_BLE.device} and {A_EN.shape[1]}"
-        )
+    _check_kernel(u_BLE, A_EN)
     h_last_BEN = final_state(u_BLE, delta_BLE, A_EN, B_BLN, h_BEN)
     if C_BLN is None:
         return None, h_last_BEN
@@ -98,6 +94,15 @@ def missing() -> str | None:
     except Exception as error:  # a broken installation may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
+
+
+def _check_kernel(u_BLE: Tensor, A_EN: Tensor) -> None:
+    N = A_EN.shape[1]
+    if u_BLE.device.type != "cuda" or u_BLE.dtype != torch.float32 or N > LARGEST_STATE:
+        raise ValueError(
+            f"the mamba_ssm kernel takes float32 on a GPU and N up to {LARGEST_STATE}, "
+            f"not {u_BLE.dtype} on {u_BLE.device} and N = {N}"
+        )
 
 
 def _state_after_piece(u_BTE: Tensor, delta_BTE: Tensor, A_EN: Tensor, B_BTN: Tensor, h_BEN: Tensor) -> Tensor:

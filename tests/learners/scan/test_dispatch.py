@@ -1,0 +1,101 @@
+"""Which kernel runs is right, said once, and never slow without a word."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mambacl.learners import scan
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_process():
+    scan._module.cache_clear()
+    yield
+    scan._module.cache_clear()
+
+
+def call(inputs, **options):
+    return scan.selective_scan(*inputs(1, 3, 2, 2).values(), **options)
+
+
+def test_the_cpu_runs_numba_and_says_so_once(inputs, caplog):
+    """Guards the announcement: one line for each process, not for each layer and step."""
+    with caplog.at_level(logging.INFO, logger="mambacl"):
+        call(inputs)
+        call(inputs)
+    assert [r.message for r in caplog.records] == ["selective scan on cpu: numba kernel (fastest on cpu)"]
+    assert scan.describe("cpu") == ("numba", "fastest on cpu")
+
+
+def test_all_kernels_of_the_cpu_agree(inputs):
+    """Guards the table from names to modules."""
+    auto, numba, slow = (call(inputs, kernel=kernel) for kernel in ("auto", "numba", "reference"))
+    assert torch.equal(auto[0], numba[0])
+    assert torch.allclose(auto[0], slow[0])
+    read = [scan.selective_read(*inputs(1, 3, 2, 2).values(), kernel=kernel) for kernel in ("auto", "reference")]
+    assert torch.allclose(*read)
+
+
+def test_a_slow_path_is_a_warning(inputs, caplog, monkeypatch):
+    """Guards against hours at a tenth of the speed because of a package that is missing."""
+    monkeypatch.setattr(scan, "_obstacle", lambda kernel, device: "No module named 'numba'; pip install numba")
+    assert call(inputs)[0] is not None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "reference kernel (slow: No module named 'numba'; pip install numba)" in record.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_gpu_without_mamba_ssm_falls_back_and_tells_how_to_get_it():
+    """Guards the probe: the compiled extension must have run, not only be importable."""
+    name, reason = scan.describe("cuda")
+    assert name == "reference"
+    assert reason.startswith("slow: ")
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
+    with pytest.raises(RuntimeError, match=r"cannot run on cuda: .*pip install"):
+        scan.describe("cuda", "mamba_ssm")
+
+
+def test_other_devices_run_the_reference():
+    """Guards devices nobody wrote a kernel for."""
+    assert scan.describe("mps") == ("reference", "slow: there is no kernel for mps")
+
+
+def test_a_kernel_that_cannot_run_is_an_error_of_one_line(inputs):
+    """Guards a forced choice: it is obeyed or refused, never replaced."""
+    with pytest.raises(
+        RuntimeError, match=r"^kernel mamba_ssm cannot run on cpu: mamba_ssm runs on an NVIDIA GPU only$"
+    ):
+        call(inputs, kernel="mamba_ssm")
+    with pytest.raises(RuntimeError, match="numba runs on the CPU only"):
+        scan.describe("cuda", "numba")
+    with pytest.raises(ValueError, match='unknown kernel "fast"'):
+        call(inputs, kernel="fast")
+
+
+@pytest.mark.parametrize("kernel", ["numba", "reference"])
+@pytest.mark.parametrize("name", ["delta", "B", "C", "D", "h"])
+def test_wrong_shapes_and_dtypes_are_refused(inputs, kernel, name):
+    """Guards memory: a kernel that trusts a wrong shape reads beyond its arrays."""
+    for wrong in (lambda x: x[..., :1], lambda x: x.float()):
+        tensors = inputs(2, 3, 4, 5)
+        tensors[name] = wrong(tensors[name])
+        with pytest.raises(ValueError, match=name):
+            scan.selective_scan(*tensors.values(), kernel=kernel)
+        with pytest.raises(ValueError, match=name):
+            scan.selective_read(*tensors.values(), kernel=kernel)
+
+
+def test_half_precision_is_refused_by_numba(inputs):
+    """Guards the rule that scans run in float32 under autocast, too."""
+    with pytest.raises(ValueError, match="float32 or float64"):
+        scan.selective_scan(*inputs(1, 2, 3, 4, torch.bfloat16).values())
+
+
+def test_importing_is_cheap():
+    """Guards commands that never scan: they should not wait for numba."""
+    code = "import sys, mambacl.learners.scan; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
