@@ -2,15 +2,13 @@
 
 import json
 
-import optuna
 import pytest
-from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.sweeping.command import claim
 from mambacl.platform.sweeping.search import StudySearch
-from mambacl.platform.sweeping.study import open_scheduler, open_study
+from mambacl.platform.sweeping.study import open_study
 from mambacl.tasks.config import ConfigError, parse
 
 SWEEP = {
@@ -100,26 +98,6 @@ def test_the_same_seed_suggests_the_same(config, tmp_path):
         return [search.suggest(name) for name in ("a", "b")]
 
     assert first_two(tmp_path / "a") == first_two(tmp_path / "b")
-
-
-def test_rungs_survive_the_driver(config):
-    """ASHA compares with the trials of the earlier driver: without them the first ones after a resume all go on."""
-    study = open_study(config, {"score": "max"})
-    for score in (0.7, 0.8, 0.9):
-        study.add_trial(
-            optuna.create_trial(state=TrialState.COMPLETE, value=score, intermediate_values={250: score, 500: score})
-        )
-    scheduler = open_scheduler(config, study, "max")
-
-    class Trial:
-        trial_id = "new"
-
-    scheduler.on_trial_add(None, Trial())
-    assert scheduler.on_trial_result(None, Trial(), {"step": 250, "score": 0.1}) == "STOP"
-    other = config.model_copy(update={"name": "other"})
-    fresh = open_scheduler(other, open_study(other, {"score": "max"}), "max")
-    fresh.on_trial_add(None, Trial())
-    assert fresh.on_trial_result(None, Trial(), {"step": 250, "score": 0.1}) == "CONTINUE"
 
 
 def test_another_config_of_the_same_name_is_refused_with_the_fields(config, tmp_path):

@@ -1,4 +1,4 @@
-"""The board: a small actor where training workers post how far they are, and where the driver asks them to stop."""
+"""The board: a small actor where training workers post how far they are, and where the driver asks them to end."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,24 @@ class Board:
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
+        self.pruned: set[str] = set()
         self.stopping = False
 
     def post(self, run: str, facts: dict[str, Any]) -> bool:
-        """Update a run's facts; returns whether it is to stop at its next checkpoint."""
+        """Update a run's facts; returns whether it is to write a checkpoint and end."""
         self.runs.setdefault(run, {}).update(facts)
-        return self.stopping
+        return self.stopping or run in self.pruned
 
     def read(self) -> dict[str, dict[str, Any]]:
         return self.runs
 
     def clear(self) -> None:
         """Forget the runs of earlier work."""
-        self.runs = {}
+        self.runs, self.pruned = {}, set()
+
+    def prune(self, run: str) -> None:
+        """Ask one run to write a checkpoint and end."""
+        self.pruned.add(run)
 
     def stop(self) -> None:
         """Ask all runs to write a checkpoint and end."""

@@ -22,9 +22,10 @@ from mambacl.platform.session import session
 from mambacl.platform.sweeping.book import Book
 from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.sweeping.promotion import promote
+from mambacl.platform.sweeping.scheduler import open_scheduler
 from mambacl.platform.sweeping.search import StudySearch
-from mambacl.platform.sweeping.study import open_scheduler, open_study, study_uri
-from mambacl.platform.sweeping.trial import run_trial, trial_folder
+from mambacl.platform.sweeping.study import open_study, study_uri
+from mambacl.platform.sweeping.trial import run_trial, trial_folder, trial_name
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.registry import CHAMPION, register
@@ -136,6 +137,10 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
     study = open_study(config, modes)
     searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
     delivery.add(folder)
+
+    def prune(number: int) -> None:
+        ray.get(board.prune.remote(trial_name(number)))
+
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
@@ -146,7 +151,7 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=open_scheduler(config, study, modes["score"]),
+            scheduler=open_scheduler(config, study, modes["score"], prune),
             num_samples=-1,
             max_concurrent_trials=concurrent_trials(config),
             reuse_actors=False,

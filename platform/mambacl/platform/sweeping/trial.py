@@ -14,9 +14,14 @@ from mambacl.platform.training.run import train
 from mambacl.tasks.config import parse
 
 
+def trial_name(number: int) -> str:
+    """The name of a trial's folder, by its number in the study."""
+    return f"trial-{number:04d}"
+
+
 def trial_folder(sweep: Path, number: int) -> Path:
-    """The folder of a trial, by its number in the study: a trial that is handed out again goes on in it."""
-    return sweep / "trials" / f"trial-{number:04d}"
+    """The folder of a trial: one that is handed out again goes on in it."""
+    return sweep / "trials" / trial_name(number)
 
 
 def run_trial(suggestion: dict[str, Any], base: dict[str, Any], sweep: str, board: ActorHandle) -> None:
