@@ -1,4 +1,4 @@
-"""Losses and scores of METHOD 1.5."""
+"""Losses and scores where they are known."""
 
 import dataclasses
 import math

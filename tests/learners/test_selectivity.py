@@ -1,4 +1,4 @@
-"""The regulariser's values where they are known (METHOD 3.5), and what it must never do."""
+"""The regulariser's values where they are known, and what it must never do."""
 
 import dataclasses
 import math

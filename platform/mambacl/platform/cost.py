@@ -16,7 +16,7 @@ from mambacl.tasks.registry import build as build_family
 
 SCAN_FLOPS = 9
 """Of one channel and state number for one token: exponential and product for the decay, product and sum for the update,
-product and sum for the output, and the products that form the write (METHOD 4.3)."""
+product and sum for the output, and the products that form the write."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mambacl.tasks.transforms import affine, turn
 
 
 class ImageFamily(Family):
-    """Episodes of image classes, class after class (METHOD of cl-as-seq): K random classes, S + Q images of each."""
+    """Episodes of image classes, class after class (Lee et al., 2023): K random classes, S + Q images of each."""
 
     config: ImageFamilyConfig
 

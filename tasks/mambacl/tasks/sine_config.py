@@ -8,7 +8,7 @@ from mambacl.tasks.family_config import FamilyConfig
 
 
 class SineConfig(FamilyConfig):
-    """Phase-shifted sines: each task maps one phase to another at its own frequency (METHOD 1.7)."""
+    """Phase-shifted sines: each task maps one phase to another at its own frequency (Lee et al., 2023)."""
 
     name: Literal["sine"] = "sine"
     tasks: Annotated[int, Field(ge=1)] = 100

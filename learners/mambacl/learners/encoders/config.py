@@ -11,7 +11,7 @@ class CnnConfig(Config):
     """3 x 3 convolutions of stride 2 with group normalisation."""
 
     name: Literal["cnn"] = "cnn"
-    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = (32, 64, 128, 128)
+    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = (16, 32, 64, 128)
     """Channels after each convolution; each halves the image's side."""
 
 

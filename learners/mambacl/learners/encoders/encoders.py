@@ -34,8 +34,8 @@ def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
 class Cnn(nn.Module):
     """Convolutions of stride 2, group normalisation in groups of 8 channels, then a linear map to a vector of length sqrt(D).
 
-    No rectifier follows the last normalisation: rectified features share a large mean, under which the associations of
-    a fresh learner tell no classes apart, and meta-training then stays on its plateau.
+    No rectifier follows the last normalisation and the linear map has no bias: what all images share tells no classes apart,
+    and a fresh learner can lower its loss by making that part the largest. Meta-training then stays on its plateau.
     """
 
     def __init__(self, spec: Spec, width: int, channels: tuple[int, ...]) -> None:
@@ -49,7 +49,7 @@ class Cnn(nn.Module):
             ]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
         self.convolutions = nn.Sequential(*layers[:-1])
-        self.project = nn.Linear(before * height * across, width)
+        self.project = nn.Linear(before * height * across, width, bias=False)
         self.norm = nn.RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:

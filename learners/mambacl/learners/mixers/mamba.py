@@ -30,7 +30,8 @@ class MambaMixer(Mixer):
         self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
         self.x_proj = nn.Linear(E, R + 2 * N, bias=False)
         self.dt_proj = nn.Linear(R, E)
-        self.A_log = nn.Parameter(torch.arange(1, N + 1).float().log().repeat(E, 1))
+        self.A_log = nn.Parameter((config.decay * torch.arange(1, N + 1).float()).log().repeat(E, 1))
+        self.A_log.no_weight_decay = True  # type: ignore[attr-defined]  # decay would pull the rates A toward -1
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, D, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)

@@ -15,6 +15,11 @@ class MambaConfig(SequenceConfig):
     """N, numbers a channel keeps."""
     expand: Annotated[int, Field(ge=1)] = 2
     """Inner width E as a multiple of D."""
+    decay: Annotated[float, Field(gt=0)] = 0.01
+    """Scale of the initial decay rates, A = -decay * (1..N). At 1, as for language, most of a fresh state has faded before
+    a stream of a hundred tokens ends: queries cannot read what was written, and meta-training stays on its plateau."""
+    feed_forward: Annotated[float, Field(ge=0)] = 0.0
+    """Width of a feed-forward part after the mixer, as a multiple of D; 0 for none, as in Mamba."""
     short_conv: Annotated[int, Field(ge=0, le=16)] = 4
     """Width of the causal convolution before the scan; 0 leaves it out."""
     positions: Literal["none", "sinusoidal"] = "none"
