@@ -9,3 +9,4 @@ class NearestMeanConfig(Config):
     """Nearest class mean on the raw input: nothing is trained. A learner that does not beat it has learnt nothing."""
 
     name: Literal["nearest_mean"] = "nearest_mean"
+    """Which learner."""

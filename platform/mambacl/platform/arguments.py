@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 import yaml
 
+from mambacl.platform.cli import COMMANDS
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import NAMED, load, override
 from mambacl.tasks.config import ConfigError, parse
@@ -105,6 +106,7 @@ def _tyro(command: str, kind: Any, default: Any, arguments: Sequence[str]) -> An
             return tyro.cli(
                 kind,
                 prog=f"mambacl {command}",
+                description=COMMANDS[command.split()[0]],
                 args=list(arguments),
                 config=FORMAT,
                 use_underscores=True,

@@ -34,6 +34,7 @@ class ImagesConfig(ImageFamilyConfig):
     """Classes of images from a file or folder."""
 
     name: Literal["images"] = "images"
+    """Which task family."""
     path: str
     """An .npz file with `images` u8 [n,H,W] or [n,H,W,3] and `label` [n], or a folder with one folder a class."""
     group: str | None = None
@@ -50,6 +51,7 @@ class GlyphsConfig(ImageFamilyConfig):
     """Letters of all scripts, rendered from the twelve DejaVu faces that come with matplotlib: needs no download."""
 
     name: Literal["glyphs"] = "glyphs"
+    """Which task family."""
     tasks: Annotated[int, Field(ge=1)] = 10
     by_script: bool = False
     """Keep the letters of a script (Latin, Greek, ...) together when splitting."""

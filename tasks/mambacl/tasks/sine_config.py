@@ -11,4 +11,5 @@ class SineConfig(FamilyConfig):
     """Phase-shifted sines: each task maps one phase to another at its own frequency (Lee et al., 2023)."""
 
     name: Literal["sine"] = "sine"
+    """Which task family."""
     tasks: Annotated[int, Field(ge=1)] = 100

@@ -11,6 +11,7 @@ class CnnConfig(Config):
     """3 x 3 convolutions of stride 2 with group normalisation."""
 
     name: Literal["cnn"] = "cnn"
+    """Which encoder."""
     channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = (16, 32, 64, 128)
     """Channels after each convolution; each halves the image's side."""
 
@@ -19,6 +20,7 @@ class MlpConfig(Config):
     """Linear layers with layer normalisation, over the flattened example."""
 
     name: Literal["mlp"] = "mlp"
+    """Which encoder."""
     layers: Annotated[int, Field(ge=1)] = 2
     """Number of linear layers, each as wide as a token."""
 

@@ -11,6 +11,7 @@ class AttentionConfig(SequenceConfig):
     """Softmax transformer: keeps the keys and values of all tokens, so its state grows with the stream."""
 
     name: Literal["attention"] = "attention"
+    """Which learner."""
     heads: Annotated[int, Field(ge=1)] = 4
     """H, attention heads; must divide width."""
     positions: Literal["none", "sinusoidal", "rotary"] = "rotary"

@@ -11,6 +11,7 @@ class MambaConfig(SequenceConfig):
     """Mamba-1: a selective state-space model with a state of fixed size (Gu and Dao, 2023)."""
 
     name: Literal["mamba"] = "mamba"
+    """Which learner."""
     state_size: Annotated[int, Field(ge=1, le=1024)] = 32
     """N, numbers a channel keeps."""
     expand: Annotated[int, Field(ge=1)] = 2
