@@ -17,11 +17,11 @@ from mambacl.learners.registry import IMPLEMENTATIONS
 SMALL = {"layers": 2, "width": 16}
 CONFIGS = {
     "mamba": {"name": "mamba", "state_size": 5, **SMALL},
-    "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, "feed_forward": 0, **SMALL},
-    "mamba positions": {"name": "mamba", "state_size": 5, "positions": "sinusoidal", **SMALL},
+    "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, **SMALL},
+    "mamba positions": {"name": "mamba", "state_size": 5, "positions": "sinusoidal", "feed_forward": 2, **SMALL},
     "attention": {"name": "attention", "heads": 2, **SMALL},
-    "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", **SMALL},
-    "attention conv": {"name": "attention", "heads": 2, "positions": "none", "short_conv": 4, **SMALL},
+    "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", "short_conv": 0, **SMALL},
+    "attention rotary": {"name": "attention", "heads": 2, "positions": "rotary", "short_conv": 0, **SMALL},
     "nearest_mean": {"name": "nearest_mean"},
 }
 GROWING = {"attention"}

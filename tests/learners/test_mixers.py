@@ -36,7 +36,7 @@ def test_mamba_weights_times_values_are_what_a_query_reads(tokens):
 
 @pytest.mark.parametrize("positions", ["rotary", "none"])
 def test_attention_weights_times_values_and_the_own_share_are_the_output(tokens, positions):
-    mixer = AttentionMixer(AttentionConfig(width=D, heads=2, positions=positions)).double()
+    mixer = AttentionMixer(AttentionConfig(width=D, heads=2, positions=positions, short_conv=0)).double()
     mixer.out_proj.weight.data, mixer.out_proj.bias.data = torch.eye(D).double(), torch.zeros(D).double()
     _, state, stream = mixer.stream(tokens[0], mixer.init_state(B), outputs=False)
     output, read = mixer.read(tokens[1], state)
@@ -64,11 +64,11 @@ def test_learner_warns_when_a_label_token_cannot_find_its_example(caplog):
     from mambacl import learners, tasks
 
     spec = tasks.build({"name": "sine", "tasks": 2}).spec
-    learners.build({"name": "attention", "positions": "none"}, spec)
+    learners.build({"name": "attention", "short_conv": 0}, spec)
     assert "a label token cannot find its example" in caplog.text
     caplog.clear()
-    learners.build({"name": "attention", "positions": "none", "short_conv": 2}, spec)
-    learners.build({"name": "attention", "positions": "none", "tokens": "joined"}, spec)
+    learners.build({"name": "attention", "short_conv": 2}, spec)
+    learners.build({"name": "attention", "short_conv": 0, "tokens": "joined"}, spec)
     assert not caplog.text
 
 

@@ -23,7 +23,7 @@ TINY = {
     "search": {"selectivity.weight": {"log": [0.01, 5]}, "learner.heads": {"choice": [1, 2, 4]}},
     "sweep": {
         "trials": 4, "grace": 20,
-        "compare": [{"name": "mamba", "layers": 1, "width": 16, "state_size": 4, "encoder": {"name": "mlp"}}],
+        "compare": {"mamba": {"learner.name": "mamba", "learner.width": 16, "learner.encoder": {"name": "mlp"}}},
     },
 }  # fmt: skip
 

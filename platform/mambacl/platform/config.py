@@ -143,8 +143,9 @@ class SweepConfig(Config):
     """At each rung one of so many trials goes on."""
     concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trials at a time; default: as many as the cluster's resources allow."""
-    compare: tuple[LearnerConfig, ...] = ()
-    """Learners trained once with the same training, to stand beside the champion in the final table."""
+    compare: dict[Name, dict[str, Any]] = {}
+    """Experiments run once to stand beside the champion in the final table: by name, the fields in which each differs from
+    this one, such as {attention: {learner.name: attention, train.learning_rate: 0.001}}."""
 
 
 class StorageConfig(Config):

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -13,11 +14,12 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; numbers stand to the right."""
-    drawn = Table(title=title, title_justify="left")
+    """Print a table; numbers stand to the right, and names and intervals such as 0.51 [0.50, 0.52] on one line."""
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         figures = rows and all(isinstance(row[number], int | float) for row in rows)
-        drawn.add_column(column, justify="right" if figures else "left", no_wrap=number == 0)
+        whole = number == 0 or figures or any("[" in str(row[number]) for row in rows)
+        drawn.add_column(column, justify="right" if figures else "left", no_wrap=bool(whole))
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
     console.print(drawn)

@@ -14,10 +14,11 @@ class AttentionConfig(SequenceConfig):
     """Which learner."""
     heads: Annotated[int, Field(ge=1)] = 4
     """H, attention heads; must divide width."""
-    positions: Literal["none", "sinusoidal", "rotary"] = "rotary"
+    positions: Literal["none", "sinusoidal", "rotary"] = "none"
     """Sinusoids added to the tokens (as in the ancestors), or rotation of queries and keys by their distance."""
-    short_conv: Annotated[int, Field(ge=0, le=16)] = 0
-    """Width of a causal convolution before queries, keys and values; 0 leaves it out."""
+    short_conv: Annotated[int, Field(ge=0, le=16)] = 4
+    """Width of a causal convolution before queries, keys and values, by which a label token finds its example, as in Mamba;
+    0 leaves it out."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

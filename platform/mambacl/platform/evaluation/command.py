@@ -43,6 +43,8 @@ def evaluate(
     if suite not in get_args(SuiteName):
         known = list(get_args(SuiteName))
         raise ConfigError(f"suite: unknown {suite!r}{nearest(suite, known)}; allowed: {', '.join(known)}")
+    if not models:
+        raise ConfigError("models: none given; name models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID or a folder")
     if episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {episodes}")
     found = [find(model, storage) for model in models]
@@ -157,34 +159,40 @@ def write(folder: Path, rows: pd.DataFrame, suite: str, summary: dict[str, Any],
 
 def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contestant]) -> None:
     """The table: a line a contestant, the first model first."""
+    classes = built_family(task).spec.output == "classification"
     entries = {summary["label"]: summary} | summary["models"] | summary["references"]
     rows = []
     for contestant in contestants:
-        entry = entries[contestant.label]
-        learner = built_learner(contestant, task)
-        difference = (
-            f"{entry['difference']:+.3f} [{entry['difference_low']:+.3f}, {entry['difference_high']:+.3f}]"
-            if "difference" in entry
-            else ""
-        )
+        entry, learner = entries[contestant.label], built_learner(contestant, task)
+        difference = (entry.get(name) for name in ("difference", "difference_low", "difference_high"))
         rows.append(
             [
                 contestant.label,
-                f"{entry['score']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]",
-                f"{entry['score_seen']:.3f}",
-                difference,
+                _shown(entry["score"], entry["low"], entry["high"], classes),
+                f"{100 * entry['score_seen']:.1f}" if classes else "",
+                _shown(*difference, classes, sign="+") if "difference" in entry else "",
                 count_parameters(learner)[0],
                 learner.state_floats(task.tasks * task.shots),
             ]
         )
-    rows.append(["chance", f"{summary['chance']:.3f}", "", "", 0, 0])
+    if classes:
+        rows.append(["chance", f"{100 * summary['chance']:.1f}", "", "", 0, 0])
     table(
         f"{SPLIT}, {task.tasks} tasks x {task.shots} shots, {summary['episodes']} episodes, 95 % intervals",
-        ["learner", "accuracy", "among seen codes", f"{contestants[0].label} minus it", "parameters", "state floats"],
+        [
+            "learner", "accuracy, %" if classes else "loss", "seen\ncodes", f"{summary['label']}\nminus it",
+            "parameters", "state\nfloats",
+        ],
         rows,
-    )
+    )  # fmt: skip
     for file in summary["files"]:
-        console.print(file)
+        console.print(file, soft_wrap=True)
+
+
+def _shown(score: float, low: float, high: float, classes: bool, sign: str = "") -> str:
+    """A figure with its interval: per cent for accuracies, as it is for losses."""
+    factor, form = (100, ".1f") if classes else (1, ".4f")
+    return f"{factor * score:{sign}{form}} [{factor * low:{form}}, {factor * high:{form}}]"
 
 
 def track(

@@ -58,7 +58,8 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
     left.set_xlabel("accuracy (dotted: chance)")
     right.set_xlabel("task position in the stream")
     right.set_ylabel("accuracy")
-    right.legend(frameon=False)
+    right.set_ylim(bottom=0)
+    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     return figure
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,9 @@ def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
     folder, phases = sweep_folder(config), Phases()
     with phases("check"):
         check(config)
+        rivals = {name: vary(config, changes) for name, changes in config.sweep.compare.items()}
+        for rival in rivals.values():
+            check(rival)
         claim(config, folder)
     delivery = Delivery(Store(config.storage))
     with session(address):
@@ -70,10 +73,10 @@ def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
             best = best_trial(config, folder)
             version, promoted = register_best(config, best, delivery)
         with phases("comparison"):
-            rivals = compare(config, folder, delivery, board)
+            runs = compare(rivals, folder, delivery, board)
         delivery.finish()
         with phases("evaluation"):
-            models = [f"models:/{config.name}@{CHAMPION}", *map(str, rivals)]
+            models = [f"models:/{config.name}@{CHAMPION}", *map(str, runs)]
             summary = evaluate(models, "standard", EPISODES, config.storage)
     show_end(config, folder, delivery.store, version, promoted, phases)
     return {
@@ -221,16 +224,14 @@ def register_best(config: ExperimentConfig, best: Path, delivery: Delivery) -> t
     return version, promote(delivery.store, config, version)
 
 
-def compare(config: ExperimentConfig, folder: Path, delivery: Delivery, board: Any) -> list[Path]:
-    """Train the learners that stand beside the champion, once each with the sweep's own training."""
+def compare(rivals: Mapping[str, ExperimentConfig], folder: Path, delivery: Delivery, board: Any) -> list[Path]:
+    """Run the experiments that stand beside the champion, once each; returns their folders."""
     runs = []
-    for rival in config.sweep.compare:
-        run = folder / "compare" / rival.name
-        rivals = vary(config, {"learner": rival.model_dump(mode="json", exclude_unset=True)})
-        check(rivals)
-        open_record(rivals, run, folder, {"mambacl.role": "comparison"})
+    for name, rival in rivals.items():
+        run = folder / "compare" / name
+        open_record(rival, run, folder, {"mambacl.role": "comparison"})
         delivery.add(run)
-        attend_training(rivals, run, board, delivery)
+        attend_training(rival, run, board, delivery)
         runs.append(run)
     return runs
 
@@ -268,8 +269,12 @@ def show_end(
 ) -> None:
     """Where everything is, and how long each phase took."""
     role = "champion" if promoted else "candidate; the champion stays"
-    console.print(f"model       models:/{config.name}/{version} ({role})")
-    console.print(f"trials      {folder / 'trials'}")
-    console.print(f"study       optuna-dashboard {study_uri(config.storage)}")
-    console.print(f"MLflow UI   mlflow ui --backend-store-uri {store.uri} --host 127.0.0.1 --port 5000 --workers 1")
-    console.print("time        " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.seconds.items()))
+    lines = {
+        "model": f"models:/{config.name}/{version} ({role})",
+        "trials": folder / "trials",
+        "study": f"optuna-dashboard {study_uri(config.storage)}",
+        "MLflow UI": f"mlflow ui --backend-store-uri {store.uri} --host 127.0.0.1 --port 5000 --workers 1",
+        "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.seconds.items()),
+    }
+    for what, text in lines.items():
+        console.print(f"{what:12}{text}", soft_wrap=True)
