@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.cache import append, cached
-from mambacl.learners.mixers.mixer import Mixer, Trace
+from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
 from mambacl.learners.mixers.short_conv import ShortConv
 
 
@@ -25,6 +25,8 @@ class AttentionMixer(Mixer):
         self.conv = ShortConv(D, config.short_conv) if config.short_conv else None
         self.in_proj = nn.Linear(D, 3 * D)
         self.out_proj = nn.Linear(D, D)
+        start_alike(self.in_proj.weight[:D], self.in_proj.weight[D : 2 * D])
+        start_alike(self.in_proj.bias[:D], self.in_proj.bias[D : 2 * D])
 
     @property
     def groups(self) -> int:

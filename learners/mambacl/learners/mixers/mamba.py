@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
-from mambacl.learners.mixers.mixer import Mixer, Trace
+from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import selective_read, selective_scan
 
@@ -35,6 +35,7 @@ class MambaMixer(Mixer):
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, D, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
+        start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
         # softplus(bias) is log-uniform in [1e-3, 0.1]: channels forget at rates spread over two decades.
         step = torch.exp(torch.empty(E).uniform_(math.log(1e-3), math.log(0.1)))
         with torch.no_grad():

@@ -5,6 +5,7 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, G groups of channels 
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from mambacl.learners.learner import State
@@ -45,3 +46,13 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def groups(self) -> int:
         """Number of groups of channels with a map of their own: heads, or single channels."""
+
+
+@torch.no_grad()
+def start_alike(query: Tensor, key: Tensor) -> None:
+    """Give fresh query weights the values of the key weights, so that a query is most associated with tokens like itself.
+
+    From independent weights, associations are noise at first, and the cheapest way to a lower loss is an encoder that makes
+    all examples alike: meta-training then stays on its plateau.
+    """
+    query.copy_(key)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 class ShortConv(nn.Module):
     """Depthwise causal convolution of width W, as W shifted multiply-adds (faster than Conv1d on CPUs).
 
-    The state is the last W - 1 inputs (B, W - 1, channels).
+    The state is the last W - 1 inputs (B, W - 1, channels). Fresh filters are averages: a label token then holds its example,
+    which stands one place before it, in the same directions as a query holds its own, and the two can be compared.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(width, channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.full((width, channels), 1 / width))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def init_state(self, batch_size: int) -> Tensor:
         return self.weight.new_zeros(batch_size, len(self.weight) - 1, self.weight.shape[1])
