@@ -164,13 +164,12 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
     rows = []
     for contestant in contestants:
         entry, learner = entries[contestant.label], built_learner(contestant, task)
-        difference = (entry.get(name) for name in ("difference", "difference_low", "difference_high"))
         rows.append(
             [
                 contestant.label,
-                _shown(entry["score"], entry["low"], entry["high"], classes),
+                _shown(entry, "score", "low", "high", classes),
                 f"{100 * entry['score_seen']:.1f}" if classes else "",
-                _shown(*difference, classes, sign="+") if "difference" in entry else "",
+                _shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
                 count_parameters(learner)[0],
                 learner.state_floats(task.tasks * task.shots),
             ]
@@ -189,10 +188,12 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
         console.print(file, soft_wrap=True)
 
 
-def _shown(score: float, low: float, high: float, classes: bool, sign: str = "") -> str:
-    """A figure with its interval: per cent for accuracies, as it is for losses."""
+def _shown(entry: dict[str, Any], score: str, low: str, high: str, classes: bool, sign: str = "") -> str:
+    """An entry's figure with its interval, or nothing where it has none: per cent for accuracies, as it is for losses."""
+    if score not in entry:
+        return ""
     factor, form = (100, ".1f") if classes else (1, ".4f")
-    return f"{factor * score:{sign}{form}} [{factor * low:{form}}, {factor * high:{form}}]"
+    return f"{factor * entry[score]:{sign}{form}} [{factor * entry[low]:{form}}, {factor * entry[high]:{form}}]"
 
 
 def track(
