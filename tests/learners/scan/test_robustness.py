@@ -1,5 +1,8 @@
 """What must hold of the CPU kernels whatever the numbers, the memory and the threads."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import numba
@@ -178,3 +181,28 @@ def test_warm_up_compiles_everything_once():
     y, last = cpu.selective_scan(x, x.exp(), A, B, B, torch.ones(5), h)
     (y.sum() + last.sum() + cpu.selective_read(x, x.exp(), A, B, B, None, last).sum()).backward()
     assert [len(kernel.signatures) for kernel in (kernels.forward, kernels.backward)] == compiled
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp_path):
+    """Guards bit-equal resumption: the first process on a machine compiles, the one after a kill loads."""
+    code = """
+import hashlib, torch
+from mambacl.learners.scan import cpu
+torch.manual_seed(0)
+x, B, C = (torch.randn(2, 40, size, requires_grad=True) for size in (64, 16, 16))
+A, D = (-torch.rand(64, 16)).requires_grad_(), torch.randn(64, requires_grad=True)
+y, h = cpu.selective_scan(x, x.exp() / 10, A, B, C, D, None)
+r = cpu.selective_read(x, x.exp() / 10, A, B, C, D, h)
+(y.square().sum() + h.square().sum() + r.square().sum()).backward()
+numbers = [y, h, r, *(leaf.grad for leaf in (x, A, B, C, D))]
+print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in numbers)).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, loaded = (
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=120
+        ).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert compiled == loaded
