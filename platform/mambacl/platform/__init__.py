@@ -6,6 +6,8 @@ Importing this package sets switches that those libraries read when they are fir
 import os
 
 SWITCHES = {
+    # Pydantic: a search for plugins, which reads the metadata of all packages, at every start.
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",
     # Ray: quiet and private, with token authentication.
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -15,7 +15,9 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; numbers stand to the right, and names and intervals such as 0.51 [0.50, 0.52] on one line."""
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )
     for number, column in enumerate(columns):
         figures = rows and all(isinstance(row[number], int | float) for row in rows)
         whole = number == 0 or figures or any("[" in str(row[number]) for row in rows)
