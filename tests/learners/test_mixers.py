@@ -77,7 +77,7 @@ def test_learner_warns_when_a_label_token_cannot_find_its_example(caplog):
     [
         (
             {"name": "mambo"},
-            "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, attention, nearest_mean",
+            "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, mamba2, attention,",
         ),
         ({"name": "mamba", "stat_size": 3}, "learner.stat_size: unknown field (did you mean 'state_size'?); allowed: "),
         ({"name": "mamba", "state_size": 0}, "learner.state_size: must be greater than or equal to 1, got 0"),

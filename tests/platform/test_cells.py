@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mambacl.learners.nearest_mean_config import NearestMeanConfig
+from mambacl.learners.closed_form.configs import NearestMeanConfig
 from mambacl.platform.evaluation.cells import EPISODES, cells_of, compute
 from mambacl.platform.evaluation.contestant import Contestant, built_family
 from mambacl.platform.evaluation.suites import settings

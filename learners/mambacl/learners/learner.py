@@ -6,12 +6,16 @@ Shapes: B episodes, T support examples, M queries, L tokens, H heads, V label co
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
+
+Normalisation = Literal["softmax", "linear"]
+"""How a row of association scores becomes shares of 1: by softmax, or each magnitude by their sum."""
 
 State = dict[str, Any]
 """All that a learner carries from one example to the next: a pytree (dicts and lists) of tensors."""
@@ -30,6 +34,8 @@ class Association:
     """(L,) int64: the support example of each token."""
     labelled: Tensor
     """(L,) bool: the token holds its example's label."""
+    normalisation: Normalisation = "softmax"
+    """How the learner itself turns rows of these scores into shares, or would."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,11 @@ class Learner(nn.Module, ABC):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
+
+    @property
+    def layers(self) -> int:
+        """Layers with association maps; 0 for a learner without."""
+        return 0
 
     @abstractmethod
     def init_state(self, batch_size: int) -> State:
@@ -78,16 +89,28 @@ class Learner(nn.Module, ABC):
 
         state: where the stream starts from, by default `init_state`. layers: those whose associations to return
         (negative numbers count from the last); exact: with their true weights. Learners without associations
-        raise ValueError when asked for them.
+        raise ConfigError when asked for them.
         """
         if layers:
-            raise ValueError(f"{type(self).__name__} has no association maps")
+            raise ConfigError(f"layers: {type(self).__name__} has no association maps")
         state = self.init_state(len(episode.index)) if state is None else state
         answers = []
         for start, stop, queries in attachments(episode.query_after):
             state = self.observe(state, episode.support_x[:, start:stop], episode.support_y[:, start:stop])
             answers.append(self.predict(state, take(episode.query_x, queries)).prediction)
         return Output(untake(answers, episode.query_after))
+
+    def scan_flops(self, examples: int) -> int:
+        """Floating-point operations to observe examples beside products of matrices, which can be counted from outside."""
+        return 0
+
+    def read_flops(self, queries: int) -> int:
+        """The same for answering queries."""
+        return 0
+
+    def before_step(self, step: int) -> None:
+        """Called before each training step, counted from 0, for what changes on a schedule; the global random numbers are
+        then seeded by run and step, alike on all workers."""
 
     def chunk(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Give one example the time axis that a chunk has."""

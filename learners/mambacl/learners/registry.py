@@ -1,13 +1,29 @@
-"""The learners by name. Torch-free: a learner's code is imported when one is built."""
+"""Which learners there are. Configs are torch-free; what reads episodes is imported when a learner is built.
+
+A learner of another package joins by an entry point of the group `mambacl.learners` that names its config class.
+"""
 
 import importlib
+import importlib.metadata
+import logging
+import operator
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from mambacl.learners.base_config import LearnerBase
+from mambacl.learners.closed_form import configs as closed_form
+from mambacl.learners.gradient import configs as gradient
 from mambacl.learners.mixers.attention_config import AttentionConfig
+from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
+from mambacl.learners.mixers.kda_config import KdaConfig
+from mambacl.learners.mixers.linear_attention_config import LinearAttentionConfig
+from mambacl.learners.mixers.mamba2_config import Mamba2Config
 from mambacl.learners.mixers.mamba_config import MambaConfig
-from mambacl.learners.nearest_mean_config import NearestMeanConfig
+from mambacl.learners.mixers.mesanet_config import MesaNetConfig
+from mambacl.learners.mixers.mlstm_config import MlstmConfig
+from mambacl.learners.mixers.performer_config import PerformerConfig
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import parse
 
@@ -15,23 +31,61 @@ if TYPE_CHECKING:
     from mambacl.learners.learner import Learner
     from mambacl.tasks.episode import Spec
 
-LearnerConfig = Annotated[MambaConfig | AttentionConfig | NearestMeanConfig, Field(discriminator="name")]
+GROUP = "mambacl.learners"
 
-IMPLEMENTATIONS = {
-    "mamba": "mambacl.learners.mixers.mamba:MambaMixer",
-    "attention": "mambacl.learners.mixers.attention:AttentionMixer",
-    "nearest_mean": "mambacl.learners.nearest_mean:NearestMean",
-}
-"""The mixer of a sequence learner, the class of any other."""
+SHIPPED: tuple[type[LearnerBase], ...] = (
+    MambaConfig,
+    Mamba2Config,
+    AttentionConfig,
+    LinearAttentionConfig,
+    PerformerConfig,
+    GatedDeltaNetConfig,
+    KdaConfig,
+    MlstmConfig,
+    MesaNetConfig,
+    gradient.OmlConfig,
+    gradient.AnmlConfig,
+    closed_form.PrototypesConfig,
+    closed_form.GemclConfig,
+    closed_form.AlpacaConfig,
+    closed_form.NearestMeanConfig,
+    closed_form.KnnConfig,
+    closed_form.SldaConfig,
+    closed_form.RidgeConfig,
+    closed_form.RandomRidgeConfig,
+    gradient.OnlineSgdConfig,
+    gradient.JointSgdConfig,
+)
 
 
-def build(config: dict[str, Any] | LearnerConfig, spec: "Spec") -> "Learner":
+def _joined() -> dict[str, type[LearnerBase]]:
+    """Configs of learners that other installed packages bring; one that cannot be loaded is left out with a warning."""
+    found = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            config = entry.load()
+            found[config.model_fields["name"].default] = config
+        except Exception as error:  # a foreign package may raise anything, and must not end every command
+            logging.getLogger("mambacl").warning("learner %s is left out: %s", entry.value, error)
+    return found
+
+
+CONFIGS = {config.model_fields["name"].default: config for config in SHIPPED} | _joined()
+"""Every learner's config by name."""
+
+if TYPE_CHECKING:
+    LearnerConfig = LearnerBase
+else:
+    LearnerConfig = Annotated[reduce(operator.or_, CONFIGS.values()), Field(discriminator="name")]
+
+
+def build(config: "dict[str, Any] | LearnerConfig", spec: "Spec") -> "Learner":
     """The learner that a config or a mapping like one describes, with fresh weights, for a family's `spec`.
 
     Raises ConfigError (a ValueError) with one line a mistake: an unknown name or field, sizes that do not fit.
     """
     chosen: LearnerConfig = parse(LearnerConfig, config, "learner")
-    module, name = IMPLEMENTATIONS[chosen.name].split(":")
+    module, name = chosen.implementation.split(":")
     implementation = getattr(importlib.import_module(module), name)
     if not isinstance(chosen, SequenceConfig):
         return implementation(chosen, spec)

@@ -12,6 +12,9 @@ from mambacl.learners.learner import Association
 from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.episode import Episode
 
+EPSILON = 1e-9
+"""Added to magnitudes, so that a token that is not read at all costs much and not everything."""
+
 
 def layer_numbers(config: SelectivityConfig, layers: int) -> tuple[int, ...]:
     """The layers that the config names, for a learner with that many."""
@@ -23,7 +26,7 @@ def layer_numbers(config: SelectivityConfig, layers: int) -> tuple[int, ...]:
 def selectivity_losses(association: Association, episode: Episode, config: SelectivityConfig) -> tuple[Tensor, Tensor]:
     """Loss of each query (B, M), mean over heads, and whether it counts: a query without a support example does not.
 
-    With q the softmax of the scores over the tokens that take part, and P the n of them that belong to the query's task:
+    With q the scores made shares (`normalisation`) over the tokens that take part, and P the n of them that belong to the query's task:
     kl = -(1/n) sum_P log q - log n, which is 0 for q even on P and log K for flat scores; mass = -log sum_P q.
     """
     chosen = _tokens(association, config)
@@ -32,6 +35,8 @@ def selectivity_losses(association: Association, episode: Episode, config: Selec
     visible = scores[:, 0] > -torch.inf
     match = (match & visible).unsqueeze(1)
     count = match.sum(-1)
+    if (config.normalisation or association.normalisation) == "linear":
+        scores = (scores.abs() + EPSILON).log().masked_fill(~visible.unsqueeze(1), -torch.inf)
     logs = scores - scores.logsumexp(-1, keepdim=True)
     if config.loss == "kl":
         losses = -logs.masked_fill(~match, 0).sum(-1) / count.clamp(min=1) - count.clamp(min=1).log()

@@ -18,6 +18,8 @@ class SelectivityConfig(Config):
     """Which layers are pulled; numbers count from 0, negative ones from the last."""
     tokens: Literal["label", "input", "both"] = "label"
     """Which tokens of an example take part: the row is normalised over these alone."""
+    normalisation: Literal["softmax", "linear"] | None = None
+    """Rows as softmax of the scores, or as their magnitudes divided by the row's sum; default: as the learner reads."""
     heads: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the heads that is pulled, the first ones (the ancestors took 0.5)."""
     from_step: Annotated[int, Field(ge=0)] = 0

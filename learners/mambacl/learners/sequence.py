@@ -75,12 +75,27 @@ class SequenceLearner(Learner):
             )
 
     @property
+    def layers(self) -> int:
+        return len(self.blocks)
+
+    @property
     def joined(self) -> bool:
         return self.config.tokens == "joined"
 
     @property
     def tokens_per_example(self) -> int:
         return 1 if self.joined else 2
+
+    def scan_flops(self, examples: int) -> int:
+        tokens = examples * self.tokens_per_example
+        return sum(block.mixer.scan_flops(tokens, block is not self.blocks[-1]) for block in self._blocks)
+
+    def read_flops(self, queries: int) -> int:
+        return sum(block.mixer.scan_flops(queries, True) for block in self._blocks)
+
+    def before_step(self, step: int) -> None:
+        for block in self._blocks:
+            block.mixer.before_step(step)
 
     def init_state(self, batch_size: int) -> State:
         return {"tokens": torch.tensor(0), "layers": [block.mixer.init_state(batch_size) for block in self._blocks]}
@@ -169,7 +184,8 @@ class SequenceLearner(Learner):
                 raise ValueError("exact association maps need all queries asked at the end of the stream")
             weights = exact_weights(mixer, tokens, queries)
         scores = mixer.scores(tokens, queries).masked_fill(hidden.unsqueeze(1), -torch.inf)
-        return Association(layer, scores, weights, position // count, position % count == count - 1)
+        labelled = position % count == count - 1
+        return Association(layer, scores, weights, position // count, labelled, mixer.normalisation)
 
 
 def _each(encode: nn.Module, values: Tensor) -> Tensor:

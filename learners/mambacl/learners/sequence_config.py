@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mambacl.learners.base_config import LearnerBase
 from mambacl.learners.encoders.config import EncoderConfig
-from mambacl.tasks.config import Config
 
 
-class SequenceConfig(Config):
+class SequenceConfig(LearnerBase):
     """A stack of blocks over the tokens of a stream."""
 
     layers: Annotated[int, Field(ge=1)] = 2

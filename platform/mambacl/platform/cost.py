@@ -1,6 +1,8 @@
 """What a learner costs: parameters, state, arithmetic and memory, counted rather than timed."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,9 +16,12 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import build as build_family
 
-SCAN_FLOPS = 9
-"""Of one channel and state number for one token: exponential and product for the decay, product and sum for the update,
-product and sum for the output, and the products that form the write."""
+FORMULAS = {
+    torch.ops.aten.linalg_cholesky_ex: lambda a, **_: _batch(a) * a[-1] ** 3 // 3,
+    torch.ops.aten.cholesky_solve: lambda b, a, *_, **__: 2 * _batch(b) * a[-1] ** 2 * b[-1],
+    torch.ops.aten.linalg_solve_triangular: lambda a, b, *_, **__: _batch(b) * a[-1] * b[-1] * b[-2],
+}
+"""Operations on matrices that torch's counter does not know, from the shapes of their arguments."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +57,12 @@ def cost_of(config: ExperimentConfig) -> Cost:
     K, S, Q = config.task.tasks, config.task.shots, config.task.queries
     episode = family.episodes("meta_train", [0])
     with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             state = learner.observe(learner.init_state(1), episode.support_x, episode.support_y)
-        support = counter.get_total_flops() + _scan_flops(learner, K * S)
-        with FlopCounterMode(display=False) as counter:
+        support = counter.get_total_flops() + learner.scan_flops(K * S)
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             learner.predict(state, episode.query_x)
-        query = counter.get_total_flops() + _read_flops(learner, K * Q)
+        query = counter.get_total_flops() + learner.read_flops(K * Q)
     parameters, core = count_parameters(learner)
     kept = _activation_bytes(learner, family) * -(
         -config.train.batch // (config.resources.workers * config.train.accumulate)
@@ -73,21 +78,8 @@ def cost_of(config: ExperimentConfig) -> Cost:
     )
 
 
-def _scan_flops(learner: Learner, examples: int) -> int:
-    """Of the scans, which hooks do not count; the last layer's outputs are not formed."""
-    if not isinstance(learner, SequenceLearner) or learner.config.name != "mamba":
-        return 0
-    config = learner.config
-    tokens = examples * learner.tokens_per_example
-    per_token = config.expand * config.width * config.state_size
-    return tokens * per_token * (SCAN_FLOPS * config.layers - 2)
-
-
-def _read_flops(learner: Learner, queries: int) -> int:
-    if not isinstance(learner, SequenceLearner) or learner.config.name != "mamba":
-        return 0
-    config = learner.config
-    return queries * config.expand * config.width * config.state_size * SCAN_FLOPS * config.layers
+def _batch(shape: Sequence[int]) -> int:
+    return math.prod(shape[:-2])
 
 
 def _activation_bytes(learner: Learner, family: Family) -> int:

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from mambacl.learners import scan
+from mambacl.learners.scan.dispatch import Recurrence
 
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process():
-    scan._module.cache_clear()
+    Recurrence.module.cache_clear()
     yield
-    scan._module.cache_clear()
+    Recurrence.module.cache_clear()
 
 
 def call(inputs, **options):
@@ -27,7 +28,7 @@ def test_the_cpu_runs_numba_and_says_so_once(inputs, caplog):
         call(inputs)
         call(inputs)
     assert [r.message for r in caplog.records] == ["selective scan on cpu: numba kernel (fastest on cpu)"]
-    assert scan.describe("cpu") == ("numba", "fastest on cpu")
+    assert scan.SELECTIVE.describe("cpu") == ("numba", "fastest on cpu")
 
 
 def test_all_kernels_of_the_cpu_agree(inputs):
@@ -41,7 +42,9 @@ def test_all_kernels_of_the_cpu_agree(inputs):
 
 def test_a_slow_path_is_a_warning(inputs, caplog, monkeypatch):
     """Guards against hours at a tenth of the speed because of a package that is missing."""
-    monkeypatch.setattr(scan, "_obstacle", lambda kernel, device: "No module named 'numba'; pip install numba")
+    monkeypatch.setattr(
+        Recurrence, "obstacle", lambda recurrence, kernel, device: "No module named 'numba'; pip install numba"
+    )
     assert call(inputs)[0] is not None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -51,17 +54,17 @@ def test_a_slow_path_is_a_warning(inputs, caplog, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_without_mamba_ssm_falls_back_and_tells_how_to_get_it():
     """Guards the probe: the compiled extension must have run, not only be importable."""
-    name, reason = scan.describe("cuda")
+    name, reason = scan.SELECTIVE.describe("cuda")
     assert name == "reference"
     assert reason.startswith("slow: ")
     assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in reason
     with pytest.raises(RuntimeError, match=r"cannot run on cuda: .*pip install"):
-        scan.describe("cuda", "mamba_ssm")
+        scan.SELECTIVE.describe("cuda", "mamba_ssm")
 
 
 def test_other_devices_run_the_reference():
     """Guards devices nobody wrote a kernel for."""
-    assert scan.describe("mps") == ("reference", "slow: there is no kernel for mps")
+    assert scan.SELECTIVE.describe("mps") == ("reference", "slow: there is no kernel for mps")
 
 
 def test_a_kernel_that_cannot_run_is_an_error_of_one_line(inputs):
@@ -71,7 +74,7 @@ def test_a_kernel_that_cannot_run_is_an_error_of_one_line(inputs):
     ):
         call(inputs, kernel="mamba_ssm")
     with pytest.raises(RuntimeError, match="numba runs on the CPU only"):
-        scan.describe("cuda", "numba")
+        scan.SELECTIVE.describe("cuda", "numba")
     with pytest.raises(ValueError, match='unknown kernel "fast"'):
         call(inputs, kernel="fast")
 

@@ -8,9 +8,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mambacl.learners.cache import append, cached
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
-from mambacl.learners.mixers.cache import append, cached
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
 from mambacl.learners.mixers.short_conv import ShortConv
 

@@ -1,6 +1,6 @@
 """Config of the softmax transformer."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from mambacl.learners.sequence_config import SequenceConfig
 class AttentionConfig(SequenceConfig):
     """Softmax transformer: keeps the keys and values of all tokens, so its state grows with the stream."""
 
+    implementation: ClassVar[str] = "mambacl.learners.mixers.attention:AttentionMixer"
+    source: ClassVar[str] = "Vaswani et al., 2017"
     name: Literal["attention"] = "attention"
     """Which learner."""
     heads: Annotated[int, Field(ge=1)] = 4

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
+from mambacl.learners.mixers.rates import log_rates, start_steps
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import selective_read, selective_scan
 
@@ -30,16 +31,12 @@ class MambaMixer(Mixer):
         self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
         self.x_proj = nn.Linear(E, R + 2 * N, bias=False)
         self.dt_proj = nn.Linear(R, E)
-        self.A_log = nn.Parameter((config.decay * torch.arange(1, N + 1).float()).log().repeat(E, 1))
-        self.A_log.no_weight_decay = True  # type: ignore[attr-defined]  # decay would pull the rates A toward -1
+        self.A_log = log_rates((config.decay * torch.arange(1, N + 1).float()).repeat(E, 1))
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = nn.Linear(E, D, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
         start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
-        # softplus(bias) is log-uniform in [1e-3, 0.1]: channels forget at rates spread over two decades.
-        step = torch.exp(torch.empty(E).uniform_(math.log(1e-3), math.log(0.1)))
-        with torch.no_grad():
-            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+        start_steps(self.dt_proj.bias)
 
     @property
     def groups(self) -> int:
@@ -73,6 +70,11 @@ class MambaMixer(Mixer):
         u, delta, B, C = self._selective(x)
         y = selective_read(u, delta, self.A, B, C, self.D, state["h"], kernel=self.kernel)
         return self.out_proj(y * F.silu(z)), {"u": u, "delta": delta, "B": B, "C": C}
+
+    def scan_flops(self, tokens: int, outputs: bool) -> int:
+        # For a channel and state number: exponential and product of the decay, product and sum of the update, the products
+        # that form the write; and product and sum of the output.
+        return tokens * self.A_log.numel() * (9 if outputs else 7)
 
     @property
     def A(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Config of the Mamba-1 learner."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,8 +8,10 @@ from mambacl.learners.sequence_config import SequenceConfig
 
 
 class MambaConfig(SequenceConfig):
-    """Mamba-1: a selective state-space model with a state of fixed size (Gu and Dao, 2023)."""
+    """Mamba-1: a selective state-space model with a state of fixed size."""
 
+    implementation: ClassVar[str] = "mambacl.learners.mixers.mamba:MambaMixer"
+    source: ClassVar[str] = "Gu and Dao, 2023"
     name: Literal["mamba"] = "mamba"
     """Which learner."""
     state_size: Annotated[int, Field(ge=1, le=1024)] = 32

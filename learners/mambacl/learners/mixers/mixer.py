@@ -4,11 +4,12 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, G groups of channels 
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mambacl.learners.learner import State
+from mambacl.learners.learner import Normalisation, State
 
 Trace = dict[str, Tensor]
 """What a mixer keeps of its tokens (B, L, ...) or queries (B, M, ...) to compute association maps."""
@@ -17,9 +18,20 @@ Trace = dict[str, Tensor]
 class Mixer(nn.Module, ABC):
     """Carries a state along the tokens; the state is differentiable, and a query never changes it."""
 
+    normalisation: ClassVar[Normalisation] = "softmax"
+    """How rows of scores become shares: by softmax, or by their sum where scores are never negative."""
+
     @abstractmethod
     def init_state(self, batch_size: int) -> State:
         """The state before the first token."""
+
+    def scan_flops(self, tokens: int, outputs: bool) -> int:
+        """Floating-point operations of the recurrence that are no products of matrices."""
+        return 0
+
+    def before_step(self, step: int) -> None:
+        """Called before each training step, counted from 0, for what changes on a schedule; the global random numbers are
+        then seeded by run and step."""
 
     @abstractmethod
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:

@@ -9,18 +9,20 @@ Legend: B episodes, M queries, L tokens, E inner width, N state size.
 Which one is live, and why, is said once per process and device in the log `mambacl`; a slow one is a warning.
 """
 
-import importlib
-import logging
-from functools import cache
-from types import ModuleType
-
-import torch
 from torch import Tensor
 
-__all__ = ["describe", "selective_read", "selective_scan"]
+from mambacl.learners.scan.dispatch import Kernel, Recurrence
 
-_MODULES = {"numba": "cpu", "mamba_ssm": "cuda", "reference": "reference"}
-_FASTEST = {"cpu": "numba", "cuda": "mamba_ssm"}
+__all__ = ["SELECTIVE", "selective_read", "selective_scan"]
+
+SELECTIVE = Recurrence(
+    "selective scan",
+    (
+        ("numba", Kernel("cpu", "cpu", "pip install numba")),
+        ("mamba_ssm", Kernel("cuda", "cuda", "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm")),
+        ("reference", Kernel("reference", None)),
+    ),
+)
 
 
 def selective_scan(
@@ -54,11 +56,11 @@ def selective_scan(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, or an unknown kernel.
-        RuntimeError: the kernel asked for cannot run here.
+        KernelError: the kernel asked for cannot run here.
 
     Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023).
     """
-    return _module(u_BLE.device.type, kernel).selective_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN)
+    return SELECTIVE.module(u_BLE.device.type, kernel).selective_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN)
 
 
 def selective_read(
@@ -86,49 +88,6 @@ def selective_read(
         Outputs (B, M, E).
 
     Raises:
-        ValueError, RuntimeError: as `selective_scan`.
+        ValueError, KernelError: as `selective_scan`.
     """
-    return _module(u_BME.device.type, kernel).selective_read(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
-
-
-def describe(device: torch.device | str, kernel: str = "auto") -> tuple[str, str]:
-    """Name of the kernel that runs on a device, and the reason why it is this one.
-
-    Raises:
-        ValueError: unknown kernel.
-        RuntimeError: the kernel asked for cannot run there; says how to get it.
-    """
-    device = torch.device(device).type
-    if kernel == "auto":
-        fastest = _FASTEST.get(device)
-        obstacle = f"there is no kernel for {device}" if fastest is None else _obstacle(fastest, device)
-        if fastest is None or obstacle:
-            return "reference", f"slow: {obstacle}"
-        return fastest, f"fastest on {device}"
-    if kernel not in _MODULES:
-        raise ValueError(f'unknown kernel "{kernel}": choose "auto" or one of {", ".join(_MODULES)}')
-    if obstacle := _obstacle(kernel, device):
-        raise RuntimeError(f"kernel {kernel} cannot run on {device}: {obstacle}")
-    return kernel, "asked for"
-
-
-def _obstacle(kernel: str, device: str) -> str | None:
-    """What keeps a kernel from running on a type of device, and how to get it; None if nothing does."""
-    if device != {"numba": "cpu", "mamba_ssm": "cuda"}.get(kernel, device):
-        return f"{kernel} runs on {'the CPU' if kernel == 'numba' else 'an NVIDIA GPU'} only"
-    try:
-        module = importlib.import_module(f"{__name__}.{_MODULES[kernel]}")
-    except ImportError as error:
-        return f"{error}; pip install numba"
-    if kernel == "mamba_ssm" and (missing := module.missing()):
-        return f"{missing}; MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm"
-    return None
-
-
-@cache
-def _module(device: str, kernel: str) -> ModuleType:
-    """The module to call; what runs is announced when a process first needs it."""
-    name, reason = describe(device, kernel)
-    level = logging.WARNING if reason.startswith("slow") else logging.INFO
-    logging.getLogger("mambacl").log(level, "selective scan on %s: %s kernel (%s)", device, name, reason)
-    return importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return SELECTIVE.module(u_BME.device.type, kernel).selective_read(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)

@@ -52,7 +52,8 @@ def findings() -> list[tuple[str, str, bool]]:
     """(what, finding, whether it is fine)."""
     import torch
 
-    from mambacl.learners.scan import describe
+    from mambacl.learners.scan import SELECTIVE
+    from mambacl.learners.scan.matrix import MATRIX
 
     rows: list[tuple[str, str, bool]] = [("python", platform.python_version(), True)]
     rows += [(name, _version(name), True) for name in PACKAGES]
@@ -63,8 +64,9 @@ def findings() -> list[tuple[str, str, bool]]:
         rows.append((f"GPU {number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", True))
         devices = ["cpu", "cuda"]
     for device in devices:
-        kernel, reason = describe(torch.device(device))
-        rows.append((f"scan on {device}", f"{kernel}: {reason}", True))
+        for recurrence in (SELECTIVE, MATRIX):
+            kernel, reason = recurrence.describe(torch.device(device))
+            rows.append((f"{recurrence.name} on {device}", f"{kernel}: {reason}", True))
     rows.append(_scan_check())
     rows.append(_writable("results", Path(tempfile.gettempdir())))
     return rows

@@ -1,6 +1,7 @@
 """`mambacl list`: what there is."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -58,22 +59,22 @@ def presets() -> list[dict[str, Any]]:
 
 
 def learners() -> list[dict[str, Any]]:
-    from mambacl.learners.registry import LearnerConfig
+    from mambacl.learners.registry import CONFIGS
 
-    return _variants(LearnerConfig)
+    return _variants(CONFIGS.values())
 
 
 def tasks() -> list[dict[str, Any]]:
     from mambacl.tasks.registry import TaskConfig
 
-    return _variants(TaskConfig)
+    return _variants(get_args(get_args(TaskConfig)[0]))
 
 
-def _variants(union: Any) -> list[dict[str, Any]]:
-    """The name and first docstring line of each config in a union of them."""
+def _variants(kinds: Iterable[Any]) -> list[dict[str, Any]]:
+    """The name and first docstring line of each config."""
     return [
         {"name": kind.model_fields["name"].default, "what it is": (kind.__doc__ or "").splitlines()[0]}
-        for kind in get_args(get_args(union)[0])
+        for kind in kinds
     ]
 
 

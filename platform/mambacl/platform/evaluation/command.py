@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pandas as pd
 from rich.progress import Progress
 
-from mambacl.learners.nearest_mean_config import NearestMeanConfig
+from mambacl.learners.closed_form.configs import NearestMeanConfig
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console, table
 from mambacl.platform.cost import count_parameters

@@ -1,13 +1,17 @@
 """One training run from start to end: record, workers, progress, delivery, and the score to report."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray.actor import ActorHandle
 
+from mambacl.learners.learner import Learner
 from mambacl.learners.objective import losses
 from mambacl.learners.registry import build as build_learner
+from mambacl.learners.scan.dispatch import KernelError
 from mambacl.learners.selectivity import layer_numbers
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
@@ -20,7 +24,10 @@ from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import close_record, open_record
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import ConfigError
+from mambacl.tasks.episode import Episode
 from mambacl.tasks.registry import build as build_family
+
+logger = logging.getLogger("mambacl")
 
 
 def train_one(config: ExperimentConfig, run: Path, address: str | None) -> dict[str, Any]:
@@ -51,12 +58,12 @@ def check(config: ExperimentConfig) -> None:
     """Raise ConfigError for what can never work, before any worker starts: data, sizes, learner, shares of a batch."""
     family = build_family(config.task)
     learner = build_learner(config.learner, family.spec)
-    if not list(learner.parameters()):
-        raise ConfigError(f"learner.name: {config.learner.name!r} has nothing to train; evaluate it as a reference")
-    # One gradient of one episode: what fails in it fails here, and kernels are compiled once, before workers start.
-    episode = family.episodes("meta_train", [0])
-    layers = layer_numbers(config.selectivity, len(learner.blocks)) if config.selectivity.loss != "none" else ()  # type: ignore[arg-type]
-    losses(learner(episode, layers=layers).prediction, episode).mean().backward()
+    pulled = config.selectivity.active(0) or config.selectivity.from_step > 0
+    layers = layer_numbers(config.selectivity, learner.layers) if pulled and learner.layers else ()
+    if pulled and not learner.layers and any(True for _ in learner.parameters()):
+        logger.warning("selectivity: %s has no associations to pull; it is trained without", config.learner.name)
+    if not config.resources.gpus:
+        _try_out(learner, family.episodes("meta_train", [0]), layers)
     share = config.train.batch // (config.resources.workers * config.train.accumulate)
     if share < 1:
         raise ConfigError(
@@ -70,6 +77,16 @@ def check(config: ExperimentConfig) -> None:
             family.resized(tasks=longest, shots=most).check()
         except ConfigError as error:
             raise ConfigError(f"train.curriculum.{number}: {error}") from None
+
+
+def _try_out(learner: Learner, episode: Episode, layers: Sequence[int]) -> None:
+    """One gradient of one episode: what fails in it fails here, and kernels are compiled once, before workers start."""
+    try:
+        objective = losses(learner(episode, layers=layers).prediction, episode).mean()
+    except KernelError as error:
+        raise ConfigError(f"learner.kernel: {error}") from None
+    if objective.requires_grad:
+        objective.backward()
 
 
 def outcome(run: Path) -> dict[str, Any]:

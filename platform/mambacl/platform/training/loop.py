@@ -49,6 +49,7 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     family = build_family(config.task)
     torch.manual_seed(config.seed)
     learner = build_learner(config.learner, family.spec).to(worker.device)
+    steps = train.steps if any(True for _ in learner.parameters()) else 0  # references have nothing to train
     optimizer = build_optimizer(learner, train)
     stepper = Stepper(learner, optimizer, config, worker)
     progress = Progress(
@@ -70,8 +71,20 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         logger.info("continuing %s from step %d", run.name, progress.step)
     began = time.monotonic() - progress.seconds
     window = torch.zeros(len(METRICS), dtype=torch.float64)
+    if not steps and progress.stopped is None:
+        point, scores = validate(learner, family, config, worker)
+        curve.append({"step": 0, "time": _now(), **point})
+        progress = progress.model_copy(
+            update={
+                "score": point["meta_val/score"],
+                "scores": scores,
+                "best_score": point["meta_val/score"],
+                "stopped": "nothing to train",
+            }
+        )
+        report(_save(run, config, progress, learner, optimizer, curve, worker))
     learner.train()
-    for step in range(progress.step, train.steps if progress.stopped is None else 0):
+    for step in range(progress.step, steps if progress.stopped is None else 0):
         rate = learning_rate(train, step)
         set_learning_rate(optimizer, rate)
         sized = family.resized(**lengths(config, step))

@@ -17,7 +17,7 @@ def build_optimizer(learner: nn.Module, config: TrainConfig) -> Optimizer:
         (free if plain else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     kind = AdamW if config.optimizer == "adamw" else Adam
-    return kind([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+    return kind(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

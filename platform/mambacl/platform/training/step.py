@@ -26,7 +26,8 @@ class Stepper:
 
     def __init__(self, learner: Learner, optimizer: Optimizer, config: ExperimentConfig, worker: Worker) -> None:
         self.learner, self.optimizer, self.config, self.worker = learner, optimizer, config, worker
-        self.model: nn.Module = DistributedDataParallel(learner) if worker.size > 1 else learner
+        shared = worker.size > 1 and any(True for _ in learner.parameters())
+        self.model: nn.Module = DistributedDataParallel(learner) if shared else learner
 
     def step(self, episodes: Callable[[range], Episode], indices: range, step: int) -> Tensor:
         """Update the weights on the episodes with these numbers, and return the METRICS over the whole batch.
@@ -34,7 +35,10 @@ class Stepper:
         step: counted from 0; it decides whether the selectivity term takes part, and seeds dropout.
         """
         worker, train = self.worker, self.config.train
-        torch.manual_seed((self.config.seed << 40) + (step << 12) + worker.rank)
+        seed = (self.config.seed << 40) + (step << 12)
+        torch.manual_seed(seed)
+        self.learner.before_step(step)
+        torch.manual_seed(seed + worker.rank)
         own = worker.share(indices)
         sums = torch.zeros(len(METRICS), dtype=torch.float64)
         counts = torch.zeros(len(METRICS), dtype=torch.float64)
@@ -56,7 +60,7 @@ class Stepper:
         """Add the gradient of a part of the batch; sums and counts of the METRICS over that part."""
         selectivity = self.config.selectivity
         pulled = selectivity.active(step)
-        layers = layer_numbers(selectivity, len(self.learner.blocks)) if pulled else ()  # type: ignore[arg-type]
+        layers = layer_numbers(selectivity, self.learner.layers) if pulled and self.learner.layers else ()
         with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self._half()):
             output: Output = self.model(episode, layers=layers)
         prediction = output.prediction.float()

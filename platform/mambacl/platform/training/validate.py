@@ -38,7 +38,7 @@ def validate(
     # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
     table = worker.total(table)
     result = dict(zip(names, table.mean(1).tolist(), strict=True))
-    if hasattr(learner, "blocks"):
+    if learner.layers:
         episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
         result["meta_val/true_mass"] = float(true_mass(association, episode).mean())

@@ -1,0 +1,59 @@
+"""Nearest neighbours: the whole stream is kept, so the state grows.
+
+Shapes: B episodes, T support examples, M queries, R examples kept, V label codes or values, F features.
+"""
+
+import torch
+from torch import Tensor
+
+from mambacl.learners.cache import append, cached
+from mambacl.learners.closed_form.configs import KnnConfig
+from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.learner import Output, State
+from mambacl.tasks.episode import Spec
+
+TIE = 1e-3
+"""By how much more a neighbour's vote counts than that of the farthest: the nearest decides between codes with as many votes."""
+
+
+class Knn(FeatureLearner):
+    """Logits are logarithms of the shares of votes; for values, predictions are weighted means."""
+
+    config: KnnConfig
+
+    def __init__(self, config: KnnConfig, spec: Spec) -> None:
+        super().__init__(config, spec)
+
+    def init_state(self, batch_size: int) -> State:
+        return {
+            "x": cached(self.like.new_zeros(batch_size, 1, 0, self.size)),
+            "y": cached(self.like.new_zeros(batch_size, 1, 0, self.spec.size)),
+        }
+
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        x, y = self.chunk(x, y)
+        return {
+            "x": append(state["x"], self.features(x).unsqueeze(1))[0],
+            "y": append(state["y"], self.targets(y).unsqueeze(1))[0],
+        }
+
+    def predict(self, state: State, x: Tensor) -> Output:
+        x_BRF, y_BRV = (kept(state[name]) for name in ("x", "y"))
+        squares_BMR = torch.cdist(self.features(x), x_BRF).square()
+        if self.config.bandwidth is not None:
+            votes = torch.softmax(-squares_BMR / (2 * self.config.bandwidth**2 * self.size), -1)
+        else:
+            k = min(self.config.neighbours, x_BRF.shape[1])
+            nearest = squares_BMR.topk(k, largest=False).indices
+            vote_k = 1 + TIE * torch.linspace(1, 0, k, dtype=self.like.dtype, device=self.like.device)
+            votes = torch.zeros_like(squares_BMR).scatter(-1, nearest, (vote_k / vote_k.sum()).expand(nearest.shape))
+        shares = votes @ y_BRV
+        return Output(shares.log() if self.spec.output == "classification" else shares)
+
+    def state_floats(self, examples: int) -> int:
+        return examples * (self.size + self.spec.size)
+
+
+def kept(cache: State) -> Tensor:
+    """What a cache holds, (B, R, P)."""
+    return cache["buffer"][:, 0, : int(cache["length"])]

@@ -1,0 +1,42 @@
+"""Nearest class mean: the sums and counts of each label code, and the nearest mean for a query.
+
+Shapes: B episodes, T support examples, M queries, V label codes, F features.
+"""
+
+from torch import Tensor
+
+from mambacl.learners.base_config import EncodedConfig, RawConfig
+from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.learner import Output, State
+from mambacl.tasks.episode import Spec
+
+
+class NearestMean(FeatureLearner):
+    """Logits are -|x - mean|^2 / 2; codes that the stream has not shown have -inf."""
+
+    def __init__(self, config: RawConfig | EncodedConfig, spec: Spec) -> None:
+        super().__init__(config, spec, outputs=("classification",))
+
+    def init_state(self, batch_size: int) -> State:
+        return {
+            "sum": self.like.new_zeros(batch_size, self.spec.size, self.size),
+            "count": self.like.new_zeros(batch_size, self.spec.size),
+        }
+
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        x, y = self.chunk(x, y)
+        code_BTV = self.targets(y)
+        return {
+            "sum": state["sum"] + code_BTV.transpose(1, 2) @ self.features(x),
+            "count": state["count"] + code_BTV.sum(1),
+        }
+
+    def predict(self, state: State, x: Tensor) -> Output:
+        mean_BVF = state["sum"] / state["count"].clamp(min=1).unsqueeze(-1)
+        x_BMF = self.features(x)
+        logits = x_BMF @ mean_BVF.transpose(1, 2) - 0.5 * mean_BVF.square().sum(-1).unsqueeze(1)
+        logits = logits - 0.5 * x_BMF.square().sum(-1, keepdim=True)
+        return Output(self.seen_only(logits, state["count"] > 0))
+
+    def state_floats(self, examples: int) -> int:
+        return self.spec.size * (self.size + 1)

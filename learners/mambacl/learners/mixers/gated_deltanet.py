@@ -1,0 +1,69 @@
+"""Gated DeltaNet mixer (Yang et al., 2025, "Gated Delta Networks: Improving Mamba2 with Delta Rule").
+
+    S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T          y_t = S_t^T q_t,       |k_t| = 1
+Shapes: B episodes, L tokens, D width, E inner width, H heads, K key size, V = E / H value size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
+from mambacl.learners.mixers.kda_config import KdaConfig
+from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads
+from mambacl.learners.mixers.mesanet_config import MesaNetConfig
+from mambacl.learners.mixers.mixer import start_alike
+from mambacl.learners.mixers.rates import log_rates, start_steps
+from mambacl.learners.scan.writes import Writes
+
+
+class GatedDeltaNetMixer(MatrixMixer):
+    """Keys of length 1, queries of length sqrt(K): fresh scores then have the spread of softmax attention's."""
+
+    erase = True
+
+    def __init__(self, config: GatedDeltaNetConfig | KdaConfig | MesaNetConfig) -> None:
+        D, H = config.width, config.heads
+        keys = H * config.state_size
+        super().__init__(config, convolved=2 * keys + config.expand * D)
+        self.in_proj = nn.Linear(D, 2 * keys + self.inner, bias=False)
+        self.strength = nn.Linear(D, H, bias=False)
+        self.A_log = log_rates(config.decay * torch.empty(H).uniform_(1, 16))
+        self.dt_bias = nn.Parameter(torch.empty(self.decays))
+        self.step = self.gate_of_steps(D)
+        self.gate = nn.Linear(D, self.inner, bias=False)
+        self.norm = nn.RMSNorm(self.inner // H, eps=1e-5)
+        self.out_proj = nn.Linear(self.inner, D, bias=False)
+        start_alike(self.in_proj.weight[:keys], self.in_proj.weight[keys : 2 * keys])
+        start_steps(self.dt_bias)
+
+    @property
+    def decays(self) -> int:
+        """Numbers in a token's decay."""
+        return self.heads
+
+    def gate_of_steps(self, width: int) -> nn.Module:
+        """Map from a token to the steps by which its heads decay."""
+        return nn.Linear(width, self.decays, bias=False)
+
+    def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, None]:
+        H, keys = self.heads, self.heads * self.keys
+        parts = F.silu(convolve(self.in_proj(x_BLD))).split([keys, keys, self.inner], -1)
+        q, k, v = (split_heads(part, H) for part in parts)
+        step_BHLP = split_heads(F.softplus(self.step(x_BLD) + self.dt_bias), H)
+        w = Writes(
+            query=self.keys**0.5 * F.normalize(q, dim=-1) if reads else None,
+            key=F.normalize(k, dim=-1),
+            value=v,
+            log_decay=-torch.exp(self.A_log)[:, None, None] * step_BHLP,
+            strength=self.strength(x_BLD).sigmoid().transpose(1, 2),
+            erase=self.erase,
+        )
+        return w, None
+
+    def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
+        return self.out_proj(self.normalise(y_BLE) * F.silu(self.gate(x_BLD)))
+
+    def normalise(self, y_BLE: Tensor) -> Tensor:
+        """Each head's answer to length sqrt(V), times learned weights."""
+        return self.norm(y_BLE.unflatten(-1, (self.heads, -1))).flatten(-2)

@@ -1,0 +1,186 @@
+"""Anchors in closed form against scikit-learn, and the relations between them that must hold (METHOD of the field)."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mambacl import learners, tasks
+from mambacl.learners.objective import scores
+
+VECTORS = {"name": "sine", "tasks": 5, "shots": 4, "queries": 2}
+B, K, S, M = 3, 5, 4, 10
+
+
+@pytest.fixture(scope="module")
+def values():
+    """An episode of values, and its family's spec."""
+    family = tasks.build(VECTORS)
+    return family.spec, family.episodes("meta_train", range(B))
+
+
+@pytest.fixture(scope="module")
+def classes(values):
+    """The same vectors as a classification: the label of an example is its task."""
+    spec, episode = values
+    spec = spec.model_copy(update={"output": "classification", "size": K + 2})
+    return spec, dataclasses.replace(
+        episode, support_y=episode.support_task, query_y=episode.query_task, objective="classification"
+    )
+
+
+def answer(config, spec, episode, dtype=torch.float64):
+    torch.manual_seed(0)
+    learner = learners.build(config, spec).to(dtype).eval()
+    with torch.no_grad():
+        return learner, learner(episode).prediction.numpy()
+
+
+def rows(episode, b):
+    x, y, q = episode.support_x[b], episode.support_y[b], episode.query_x[b]
+    return x.double().numpy(), y.numpy(), q.double().numpy()
+
+
+def test_nearest_mean_equals_scikit_learn(classes):
+    from sklearn.neighbors import NearestCentroid
+
+    _, logits = answer({"name": "nearest_mean"}, *classes)
+    for b in range(B):
+        x, y, q = rows(classes[1], b)
+        assert (NearestCentroid().fit(x, y).predict(q) == logits[b].argmax(-1)).all()
+
+
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_knn_equals_scikit_learn(classes, values, neighbours):
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    _, logits = answer({"name": "knn", "neighbours": neighbours}, *classes)
+    _, predicted = answer({"name": "knn", "neighbours": neighbours}, *values)
+    for b in range(B):
+        x, y, q = rows(classes[1], b)
+        shares = KNeighborsClassifier(neighbours).fit(x, y).predict_proba(q)
+        assert np.allclose(np.exp(logits[b])[:, :K], shares, atol=1e-3)
+        x, y, q = rows(values[1], b)
+        assert np.allclose(predicted[b], KNeighborsRegressor(neighbours).fit(x, y).predict(q), atol=1e-3)
+
+
+def test_slda_equals_scikit_learn(classes):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    _, logits = answer({"name": "slda", "shrinkage": 0.3}, *classes)
+    for b in range(B):
+        x, y, q = rows(classes[1], b)
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=np.full(K, 1 / K)).fit(x, y)
+        ours, theirs = logits[b][:, :K], model.decision_function(q)
+        assert np.allclose(ours - ours[:, :1], theirs - theirs[:, :1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config", [{"name": "ridge", "penalty": 0.3}, {"name": "random_ridge", "features": 80, "penalty": 0.3}]
+)
+def test_ridge_by_recursive_least_squares_equals_scikit_learn(values, config):
+    from sklearn.linear_model import Ridge
+
+    spec, episode = values
+    learner, predicted = answer(config, spec, episode)
+    state = learner.init_state(B)
+    for t in range(K * S):
+        state = learner.observe(state, episode.support_x[:, t], episode.support_y[:, t])
+    for b in range(B):
+        x, y, q = (
+            learner.features(part[b : b + 1])[0].numpy()
+            for part in (episode.support_x, episode.support_x, episode.query_x)
+        )
+        model = Ridge(alpha=0.3 * x.shape[1], fit_intercept=False).fit(x, episode.support_y[b].numpy())
+        assert np.allclose(predicted[b], model.predict(q), atol=1e-6)
+        assert np.allclose(state["W"][b].numpy().T, model.coef_, atol=1e-6)
+
+
+def test_alpaca_with_a_plain_prior_equals_ridge(values):
+    spec, episode = values
+    learner, predicted = answer({"name": "alpaca", "width": 12, "precision": 3.0}, spec, episode)
+    with torch.no_grad():
+        z, q = learner.features(episode.support_x), learner.features(episode.query_x)
+        gram = z.transpose(1, 2) @ z + 3 * torch.eye(12)
+        expected = q @ torch.linalg.solve(gram, z.transpose(1, 2) @ episode.support_y.double())
+    assert np.allclose(predicted, expected.numpy(), atol=1e-9)
+
+
+def test_prototypes_with_the_identity_as_encoder_are_the_nearest_mean(classes):
+    spec, episode = classes
+    _, expected = answer({"name": "nearest_mean"}, spec, episode)
+    learner, _ = answer({"name": "prototypes", "width": 50}, spec, episode)
+    learner.encoder = torch.nn.Identity()
+    with torch.no_grad():
+        logits = learner(
+            dataclasses.replace(episode, support_x=episode.support_x.double(), query_x=episode.query_x.double())
+        ).prediction
+    finite = np.isfinite(expected)
+    assert np.allclose(logits.numpy()[finite], 2 * 50**-0.5 * expected[finite])
+
+
+def test_gemcl_with_a_sure_prior_is_the_nearest_mean(classes):
+    spec, episode = classes
+    _, logits = answer({"name": "gemcl", "width": 16, "alpha": 1e9, "beta": 1e9}, spec, episode)
+    learner, _ = answer({"name": "gemcl", "width": 16}, spec, episode)
+    with torch.no_grad():
+        z, q = learner.features(episode.support_x), learner.features(episode.query_x)
+    means = torch.stack([z[:, k * S : (k + 1) * S].mean(1) for k in range(K)], 1)
+    order = torch.stack([episode.support_y[:, k * S] for k in range(K)], 1)
+    nearest = order.gather(1, torch.cdist(q, means).argmin(-1))
+    assert (nearest.numpy() == logits.argmax(-1)).all()
+
+
+def test_gemcl_is_the_predictive_density_of_normal_features_with_unknown_variance(classes):
+    from scipy.stats import t
+
+    spec, episode = classes
+    learner, logits = answer({"name": "gemcl", "width": 3, "alpha": 2.0, "beta": 3.0}, spec, episode)
+    with torch.no_grad():
+        z, q = learner.features(episode.support_x), learner.features(episode.query_x)
+    for k in range(K):
+        code, own = int(episode.support_y[0, k * S]), z[0, k * S : (k + 1) * S].numpy()
+        alpha, mean = 2 + S / 2, own.mean(0)
+        scale = np.sqrt((3 + 0.5 * ((own - mean) ** 2).sum(0)) / alpha * (1 + 1 / S))
+        density = t.logpdf(q[0].numpy(), df=2 * alpha, loc=mean, scale=scale).sum(-1)
+        if k == 0:
+            first = logits[0, :, code] - density  # what no class depends on
+        assert np.allclose(logits[0, :, code] - density, first)
+
+
+def test_kernel_votes_are_softmax_attention(values):
+    """One softmax attention layer with q = k = z sqrt(scale) and v = y, for z of length 1."""
+    spec, episode = values
+    _, predicted = answer({"name": "knn", "bandwidth": 0.2, "unit": True}, spec, episode)
+    z, q = (F.normalize(x.double(), dim=-1) for x in (episode.support_x, episode.query_x))
+    expected = torch.softmax(q @ z.transpose(1, 2) / (0.2**2 * z.shape[-1]), -1) @ episode.support_y.double()
+    assert np.allclose(predicted, expected.numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["nearest_mean", "knn", "slda", "ridge", "random_ridge", "joint_sgd"])
+def test_the_order_of_the_stream_does_not_matter(classes, name):
+    spec, episode = classes
+    order = torch.randperm(K * S, generator=torch.Generator().manual_seed(0))
+    shuffled = dataclasses.replace(
+        episode, support_x=episode.support_x[:, order], support_y=episode.support_y[:, order]
+    )
+    _, before = answer({"name": name}, spec, episode)
+    _, after = answer({"name": name}, spec, shuffled)
+    assert np.array_equal(np.isfinite(before), np.isfinite(after))
+    assert np.allclose(before[np.isfinite(before)], after[np.isfinite(before)], atol=1e-8)
+
+
+def test_online_gradient_steps_forget():
+    """Accuracy of early tasks is below that of late ones, and far below that of the same map trained jointly."""
+    family = tasks.build({"name": "glyphs", "tasks": 10, "shots": 5, "queries": 2})
+    episode = family.episodes("meta_train", range(16))
+
+    def by_position(name):
+        answers = learners.build({"name": name}, family.spec)(episode).prediction
+        return scores(answers, episode).view(16, 10, 2).mean((0, 2))
+
+    online, joint = by_position("online_sgd"), by_position("joint_sgd")
+    assert online[-3:].mean() > online[:3].mean() + 0.2
+    assert joint.mean() > online.mean() + 0.05
