@@ -65,3 +65,11 @@ def test_yaml_is_a_valid_experiment(block):
     from mambacl.tasks.config import parse
 
     assert parse(ExperimentConfig, yaml.safe_load(block)).search
+
+
+def test_the_table_of_learners_is_what_the_command_says():
+    from mambacl.platform.commands.list import learners
+
+    for row in learners():
+        line = f"| `{row['name']}` | {row['what it is']} | {row['parameters']:,} | {row['state floats']:,} | {row['source']} |"
+        assert line in README, line

@@ -22,6 +22,7 @@ CONFIGS = {
     "mamba": {"name": "mamba", "state_size": 5, **SMALL},
     "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, **SMALL},
     "mamba positions": {"name": "mamba", "state_size": 5, "positions": "sinusoidal", "feed_forward": 2, **SMALL},
+    "mamba experts": {"name": "mamba", "state_size": 5, "feed_forward": 2, "experts": {"count": 4}, **SMALL},
     "mamba2": {"name": "mamba2", **MATRIX},
     "attention": {"name": "attention", "heads": 2, **SMALL},
     "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", "short_conv": 0, **SMALL},

@@ -145,3 +145,16 @@ def test_exit_codes(arguments, code):
     )
     assert child.returncode == code
     assert "Traceback" not in child.stderr
+
+
+def test_a_file_builds_on_its_base(tmp_path):
+    """Sections are changed field by field, another learner takes its own defaults, and circles are refused."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: omniglot\nname: mine\nlearner: {name: kda, width: 64}\ntrain: {steps: 7}\n")
+    config, base = experiment(str(mine)), experiment("omniglot")
+    assert (config.name, config.train.steps, config.train.batch) == ("mine", 7, base.train.batch)
+    assert (config.learner.name, config.learner.width, config.learner.state_size) == ("kda", 64, 32)
+    assert config.task == base.task
+    mine.write_text(f"base: {mine}\n")
+    with pytest.raises(ConfigError, match=r"^base: must be the name of another preset or file"):
+        load(str(mine))

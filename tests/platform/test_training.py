@@ -210,3 +210,33 @@ def test_learning_rate_schedules():
     assert rates["constant"] == [0.1, 1, 1, 1]
     assert rates["step"] == [0.1, 1, 0.5, 0.5]
     assert rates["cosine"] == pytest.approx([0.1, 1, 0.5, 0.000247], abs=1e-4)
+
+
+def test_a_reference_is_scored_and_saved_without_a_step(tmp_path):
+    """What has nothing to train is a run like any other, so that it can be registered and evaluated."""
+    reported = []
+    experiment = parse(ExperimentConfig, TINY | {"learner": {"name": "ridge"}})
+    progress = train(tmp_path / "run", experiment, report=reported.append)
+    assert (progress.step, progress.stopped) == (0, "nothing to train")
+    assert reported[0].fault() is None
+    assert reported[0].facts["score"] == progress.score == pytest.approx(sum(progress.scores) / 6)
+    assert train(tmp_path / "run", experiment) == progress
+
+
+def test_a_learner_without_associations_is_trained_without_the_term(tmp_path):
+    experiment = parse(ExperimentConfig, TINY | {"learner": {"name": "alpaca", "width": 8}})
+    assert train(tmp_path / "run", experiment).stopped == "all steps done"
+
+
+def test_performer_features_are_drawn_anew_by_step_alone(tmp_path):
+    """Redrawn features are part of the weights, and a run that is interrupted draws the same ones."""
+    learner = {"name": "performer", "layers": 2, "width": 8, "heads": 2, "state_size": 4, "redraw": 7}
+    experiment = parse(ExperimentConfig, TINY | {"learner": learner})
+    train(tmp_path / "whole", experiment)
+    train(tmp_path / "cut", experiment, live=lambda step, _: step == 20)
+    first = weights(tmp_path / "cut")
+    train(tmp_path / "cut", experiment)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    directions = [name for name in first if name.endswith("directions")]
+    assert not torch.equal(first[directions[0]], weights(tmp_path / "whole")[directions[0]])
+    assert not torch.equal(first[directions[0]], first[directions[1]])

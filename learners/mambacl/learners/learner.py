@@ -46,6 +46,10 @@ class Output:
     """(B, M, V) logits over label codes, or (B, M, size) values."""
     associations: tuple[Association, ...] = ()
     """One for each layer asked for."""
+    balance: Tensor | None = None
+    """(B,) load-balance loss of each episode, summed over layers; None without experts."""
+    expert_use: tuple[Tensor, ...] = ()
+    """For each layer with experts (B, M, E): 1 where a query went to an expert, else 0."""
 
 
 class Learner(nn.Module, ABC):

@@ -14,39 +14,53 @@ from torch import Tensor, nn
 from mambacl.learners.encoders.encoders import Mlp, build_encoder
 from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
+from mambacl.learners.mixture import Mixture, balance_loss
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 
 logger = logging.getLogger("mambacl")
 
+ROUTING = ("router", "chosen")
+"""What a block with experts adds to the traces."""
+
 MAP_FLOATS = 2**24
 """Largest intermediate of an exact association map; groups of channels are taken in turns below it."""
 
 
 class Block(nn.Module):
-    """Pre-norm residual mixer, then an optional pre-norm residual feed-forward part."""
+    """Pre-norm residual mixer, then an optional pre-norm residual feed-forward part, dense or of experts."""
 
     def __init__(self, config: SequenceConfig, mixer: Mixer) -> None:
         super().__init__()
         D, F = config.width, round(config.feed_forward * config.width)
         self.norm, self.mixer = nn.RMSNorm(D), mixer
         self.dropout = nn.Dropout(config.dropout)
+        dense = F and not config.experts
         self.feed_forward = (
-            nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if F else None
+            nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if dense else None
         )
+        self.expert_norm = nn.RMSNorm(D) if config.experts else None
+        self.experts = Mixture(D, F, config.experts) if config.experts else None
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
         mixed, state, trace = self.mixer.stream(self.norm(x_BLD), state, outputs)
-        return (None if mixed is None else self._rest(x_BLD, mixed)), state, trace
+        if mixed is None:
+            return None, state, trace
+        x_BLD, routing = self._rest(x_BLD, mixed)
+        return x_BLD, state, trace | routing
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
         mixed, trace = self.mixer.read(self.norm(x_BMD), state)
-        return self._rest(x_BMD, mixed), trace
+        x_BMD, routing = self._rest(x_BMD, mixed)
+        return x_BMD, trace | routing
 
-    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+    def _rest(self, x: Tensor, mixed: Tensor) -> tuple[Tensor, Trace]:
         x = x + self.dropout(mixed)
-        return x + self.feed_forward(x) if self.feed_forward else x
+        if self.experts and self.expert_norm:
+            y, routing = self.experts(self.expert_norm(x))
+            return x + self.dropout(y), routing
+        return (x + self.feed_forward(x) if self.feed_forward else x), {}
 
 
 class SequenceLearner(Learner):
@@ -112,7 +126,7 @@ class SequenceLearner(Learner):
     def forward(
         self, episode: Episode, state: State | None = None, *, layers: Sequence[int] = (), exact: bool = False
     ) -> Output:
-        if not layers:
+        if not layers and not self.config.experts:
             return super().forward(episode, state)
         chosen = self._layer_numbers(layers)
         state = self.init_state(len(episode.index)) if state is None else state
@@ -123,12 +137,29 @@ class SequenceLearner(Learner):
             answers.append(answer)
             streams.append(stream)
             reads.append(read)
-        maps = []
-        for layer in chosen:
-            tokens = {name: torch.cat([s[layer][name] for s in streams], dim=1) for name in streams[0][layer]}
-            queries = {name: untake([r[layer][name] for r in reads], episode.query_after) for name in reads[0][layer]}
-            maps.append(self._association(layer, tokens, queries, episode.query_after, exact))
-        return Output(untake(answers, episode.query_after), tuple(maps))
+
+        def of_stream(layer: int) -> Trace:
+            return {name: torch.cat([s[layer][name] for s in streams], dim=1) for name in streams[0][layer]}
+
+        def of_queries(layer: int) -> Trace:
+            return {name: untake([r[layer][name] for r in reads], episode.query_after) for name in reads[0][layer]}
+
+        maps = [
+            self._association(layer, of_stream(layer), of_queries(layer), episode.query_after, exact)
+            for layer in chosen
+        ]
+        prediction = untake(answers, episode.query_after)
+        if not self.config.experts:
+            return Output(prediction, tuple(maps))
+        balance, use = torch.zeros((), device=prediction.device), []
+        for layer in range(self.layers):
+            stream, read = of_stream(layer), of_queries(layer)
+            routed = {
+                name: torch.cat([stream[name], read[name]], 1) if name in stream else read[name] for name in ROUTING
+            }
+            balance = balance + balance_loss(*routed.values())
+            use.append(read["chosen"])
+        return Output(prediction, tuple(maps), balance, tuple(use))
 
     @property
     def _blocks(self) -> list[Block]:

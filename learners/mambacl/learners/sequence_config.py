@@ -1,11 +1,23 @@
 """Config fields that every sequence learner has: encoder, tokens, blocks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mambacl.learners.base_config import LearnerBase
 from mambacl.learners.encoders.config import EncoderConfig
+from mambacl.tasks.config import Config
+
+
+class ExpertsConfig(Config):
+    """A mixture of experts in the place of a feed-forward part."""
+
+    count: Annotated[int, Field(ge=2)] = 8
+    """E, experts of a block."""
+    active: Annotated[int, Field(ge=1)] = 2
+    """Experts that a token goes to; each is as wide as the feed-forward part divided by this number."""
+    balance: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the loss that spreads the tokens over the experts."""
 
 
 class SequenceConfig(LearnerBase):
@@ -17,9 +29,20 @@ class SequenceConfig(LearnerBase):
     """D, width of a token."""
     feed_forward: Annotated[float, Field(ge=0)] = 2.0
     """Width of the feed-forward part of a block, as a multiple of D; 0 leaves it out."""
+    experts: ExpertsConfig | None = None
+    """Make the feed-forward part a mixture of experts; by default it is dense."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a block's outputs that is zeroed in training."""
     tokens: Literal["interleaved", "joined"] = "interleaved"
     """An example is two tokens, x then y (as in the paper), or one that holds both."""
     encoder: EncoderConfig | None = None
     """Turns an example into a vector; by default `cnn` for images and `mlp` for vectors."""
+
+    @model_validator(mode="after")
+    def _experts_fit(self) -> Self:
+        if self.experts:
+            if self.experts.active > self.experts.count:
+                raise ValueError(f"experts.active = {self.experts.active} must be at most count = {self.experts.count}")
+            if not self.feed_forward:
+                raise ValueError("experts: need a feed-forward part; set feed_forward above 0")
+        return self

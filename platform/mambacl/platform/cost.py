@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from mambacl.learners.learner import Learner
+from mambacl.learners.mixture import Mixture
 from mambacl.learners.registry import build as build_learner
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.platform.config import ExperimentConfig
@@ -32,6 +33,8 @@ class Cost:
     """Trained numbers, all together."""
     core_parameters: int
     """Those of the blocks: without encoder, label embedding and head."""
+    active_parameters: int
+    """Those that take part in one token: of a mixture's experts only as many as a token goes to."""
     state_floats: int
     """Numbers held after the stream of an episode."""
     support_flops: int
@@ -44,10 +47,12 @@ class Cost:
     """Memory of weights, gradients, optimiser and kept activations in a training step."""
 
 
-def count_parameters(learner: Learner) -> tuple[int, int]:
-    """All parameters, and those of the blocks."""
+def count_parameters(learner: Learner) -> tuple[int, int, int]:
+    """All parameters, those of the blocks, and those that take part in one token."""
     core = learner.blocks.parameters() if isinstance(learner, SequenceLearner) else ()
-    return sum(p.numel() for p in learner.parameters()), sum(p.numel() for p in core)
+    total = sum(p.numel() for p in learner.parameters())
+    idle = sum(module.idle_parameters for module in learner.modules() if isinstance(module, Mixture))
+    return total, sum(p.numel() for p in core), total - idle
 
 
 def cost_of(config: ExperimentConfig) -> Cost:
@@ -63,13 +68,14 @@ def cost_of(config: ExperimentConfig) -> Cost:
         with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             learner.predict(state, episode.query_x)
         query = counter.get_total_flops() + learner.read_flops(K * Q)
-    parameters, core = count_parameters(learner)
+    parameters, core, active = count_parameters(learner)
     kept = _activation_bytes(learner, family) * -(
         -config.train.batch // (config.resources.workers * config.train.accumulate)
     )
     return Cost(
         parameters=parameters,
         core_parameters=core,
+        active_parameters=active,
         state_floats=learner.state_floats(K * S),
         support_flops=support // (K * S),
         query_flops=query // (K * Q),

@@ -14,6 +14,9 @@ NAMED = ("task", "learner")
 """Sections whose `name` decides their other fields."""
 
 
+SECTIONS = (*NAMED, "selectivity", "train", "sweep", "resources", "storage")
+
+
 def presets() -> dict[str, str]:
     """The experiments that ship with the package: YAML text by name."""
     folder = resources.files("mambacl.platform") / "presets"
@@ -22,8 +25,25 @@ def presets() -> dict[str, str]:
     }
 
 
-def load(source: str) -> dict[str, Any]:
-    """The mapping of a preset's name or a YAML file's path. Raises ConfigError for anything else."""
+def load(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The mapping of a preset's name or a YAML file's path, on top of that of its `base` where it names one.
+
+    Raises ConfigError for anything else.
+    """
+    content = _read(source)
+    if (base := content.pop("base", None)) is None:
+        return content
+    if not isinstance(base, str) or base in (*above, source):
+        raise ConfigError(f"base: must be the name of another preset or file, got {base!r} in {source}")
+    # A section's fields are changed one by one, and anything else is replaced.
+    changes: dict[str, Any] = {}
+    for name, value in content.items():
+        fields = value if name in SECTIONS and isinstance(value, Mapping) else None
+        changes |= {name: value} if fields is None else {f"{name}.{field}": fields[field] for field in fields}
+    return override(load(base, (*above, source)), changes)
+
+
+def _read(source: str) -> dict[str, Any]:
     if source in (shipped := presets()):
         text = shipped[source]
     elif Path(source).is_file():

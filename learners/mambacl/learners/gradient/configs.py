@@ -18,8 +18,7 @@ class OnlineSgdConfig(RawConfig):
 
 
 class JointSgdConfig(RawConfig):
-    """A linear map trained anew on all examples so far whenever queries come; they are kept, so the state grows. Nothing is
-    meta-trained."""
+    """A linear map trained anew on all examples so far whenever queries come: the state grows. Nothing is meta-trained."""
 
     implementation: ClassVar[str] = "mambacl.learners.gradient.sgd:JointSgd"
     name: Literal["joint_sgd"] = "joint_sgd"

@@ -59,9 +59,24 @@ def presets() -> list[dict[str, Any]]:
 
 
 def learners() -> list[dict[str, Any]]:
+    """Each learner with its sizes by default, for streams of 20 tasks x 5 shots."""
     from mambacl.learners.registry import CONFIGS
+    from mambacl.learners.registry import build as build_learner
+    from mambacl.platform.cost import count_parameters
+    from mambacl.tasks.config import ConfigError
+    from mambacl.tasks.episode import Spec
 
-    return _variants(CONFIGS.values())
+    images = Spec(input="image", shape=(1, 32, 32), output="classification", size=100, digest="")
+    values = Spec(input="vector", shape=(50,), output="regression", size=50, digest="")
+    rows = _variants(CONFIGS.values())
+    for row, config in zip(rows, CONFIGS.values(), strict=True):
+        try:
+            learner = build_learner(config(), images)
+        except ConfigError:  # made for values
+            learner = build_learner(config(), values)
+        parameters = count_parameters(learner)[0]
+        row |= {"parameters": parameters, "state floats": learner.state_floats(100), "source": config.source}
+    return rows
 
 
 def tasks() -> list[dict[str, Any]]:

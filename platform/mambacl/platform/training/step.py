@@ -71,6 +71,9 @@ class Stepper:
         objective = per_query.sum()
         if pulls:
             objective = objective + selectivity.weight * torch.stack([pull.sum() for pull, _ in pulls]).mean()
+        if output.balance is not None:
+            balance = self.config.learner.experts.balance  # type: ignore[attr-defined]
+            objective = objective + balance * output.balance.sum() * per_query.shape[1]
         # DistributedDataParallel averages over workers; a sum over all of them is wanted.
         (objective * (self.worker.size / queries)).backward()
         with torch.no_grad():
