@@ -1,13 +1,14 @@
 """The contract of every learner: each check runs over all that are registered. What is not here is not in the product."""
 
 import dataclasses
-import io
+import functools
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mambacl import learners, tasks
@@ -71,12 +72,23 @@ B, T, M = 3, 12, 8
 
 def build(config, family, dtype=torch.float64):
     torch.manual_seed(0)
-    source = tasks.build(FAMILIES[family])
-    learner = learners.build(CONFIGS[config], source.spec).to(dtype).eval()
+    spec, episode = source(family)
+    learner = learners.build(CONFIGS[config], spec).to(dtype).eval()
     for name, parameter in learner.named_parameters():
         if name.startswith("head"):  # fresh heads are zero, and would hide what is behind them
             torch.nn.init.normal_(parameter)
-    return learner, source.episodes("meta_train", range(B))
+    return learner, episode
+
+
+@functools.cache
+def source(family):
+    """Spec and episode of a family; of images every second pixel of every second row, which is enough here."""
+    made = tasks.build(FAMILIES[family])
+    spec, episode = made.spec, made.episodes("meta_train", range(B))
+    if spec.input == "vector":
+        return spec, episode
+    halved = {name: getattr(episode, name)[..., ::2, ::2].contiguous() for name in ("support_x", "query_x")}
+    return spec.model_copy(update={"shape": halved["query_x"].shape[2:]}), dataclasses.replace(episode, **halved)
 
 
 def mid_stream(episode):
@@ -174,7 +186,7 @@ def test_a_query_leaves_the_state_and_an_old_state_stays_valid(config, family):
         learner.observe(right, x[:, 8], y[:, 8])
         assert difference(learner.predict(state, q).prediction, before) == 0
         assert difference(learner.predict(left, q).prediction, left_answer) == 0
-        assert difference(left_answer, learner.predict(right, q).prediction) > 0
+        assert not torch.equal(left_answer, learner.predict(right, q).prediction)
 
 
 @pytest.mark.parametrize(("config", "family"), CASES)
@@ -186,10 +198,11 @@ def test_the_future_changes_no_earlier_answer(config, family):
     before = learner(early).prediction
     assert difference(learner(dataclasses.replace(early, support_x=changed_x)).prediction, before) < 1e-12
     late_x = dataclasses.replace(episode, support_x=changed_x)
-    assert difference(learner(late_x).prediction, learner(episode).prediction) > 1e-9
+    late, unchanged = (learner(e).prediction.nan_to_num(neginf=-1e3) for e in (late_x, episode))
+    assert difference(late, unchanged) > 1e-9
 
 
-@pytest.mark.parametrize("config", list(CONFIGS))
+@pytest.mark.parametrize("config", [case.values[0] for case in CASES if case.values[1] == "glyphs"])
 def test_permuting_label_codes_permutes_the_predictions(config):
     """No code is special: relabel stream, embedding and head alike, and the answers are relabelled."""
     learner, episode = build(config, "glyphs")
@@ -198,10 +211,11 @@ def test_permuting_label_codes_permutes_the_predictions(config):
     relabelled = dataclasses.replace(episode, support_y=permutation[episode.support_y])
     inverse = permutation.argsort()
     with torch.no_grad():
-        for name in ("label.weight", "head.weight", "head.bias"):
-            parameter = dict(learner.named_parameters()).get(name)
-            if parameter is not None:
+        for name, parameter in learner.named_parameters():
+            if name in ("label.weight", "head.weight", "head.bias"):
                 parameter.copy_(parameter[inverse])
+            elif name == "weights.1":  # the last layer of OML's fast network
+                parameter.copy_(parameter[:, inverse])
     assert difference(learner(relabelled).prediction[..., permutation], before) < 1e-12
 
 
@@ -263,34 +277,52 @@ def test_a_learner_without_maps_says_so():
         learner(episode, layers=(-1,))
 
 
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Predictions of every case that went on in another process from its saved weights and its state in mid-stream."""
+    folder = tmp_path_factory.mktemp("states")
+    jobs = []
+    for case in CASES:
+        config, family = case.values
+        learner, episode = build(config, family)
+        with torch.no_grad():
+            state = learner.observe(learner.init_state(B), episode.support_x[:, :7], episode.support_y[:, :7])
+        rest = {"x": episode.support_x[:, 7:], "y": episode.support_y[:, 7:], "queries": episode.query_x}
+        leaves = {str(i): leaf for i, leaf in enumerate(tree_leaves(state))}
+        for name, tensors in (("state", leaves), ("model", learner.state_dict()), ("rest", rest)):
+            tensors = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
+            save_file(tensors, folder / f"{len(jobs)}.{name}.safetensors")
+        jobs.append({"config": CONFIGS[config], "spec": learner.spec.model_dump(mode="json"), "id": case.id})
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    code = f"""
+import json, pathlib, torch
+from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from mambacl import learners
+from mambacl.tasks.episode import Spec
+folder = pathlib.Path({str(folder)!r})
+answers = {{}}
+for i, job in enumerate(json.loads((folder / "jobs.json").read_text())):
+    state, model, rest = (load_file(folder / f"{{i}}.{{name}}.safetensors") for name in ("state", "model", "rest"))
+    learner = learners.build(job["config"], Spec.model_validate(job["spec"])).double().eval()
+    learner.load_state_dict(model)
+    _, structure = tree_flatten(learner.init_state({B}))
+    before = tree_unflatten([state[str(leaf)] for leaf in range(len(state))], structure)
+    with torch.no_grad():
+        answers[job["id"]] = learner.predict(learner.observe(before, rest["x"], rest["y"]), rest["queries"]).prediction
+save_file({{name: answer.contiguous() for name, answer in answers.items()}}, folder / "answers.safetensors")
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300)
+    assert child.returncode == 0, child.stderr.decode()
+    return load_file(folder / "answers.safetensors")
+
+
 @pytest.mark.parametrize(("config", "family"), CASES)
-def test_a_state_saved_in_one_process_goes_on_in_another(config, family, tmp_path):
+def test_a_state_saved_in_one_process_goes_on_in_another(config, family, elsewhere):
     learner, episode = build(config, family)
     with torch.no_grad():
-        state = learner.observe(learner.init_state(B), episode.support_x[:, :7], episode.support_y[:, :7])
         expected = learner(episode).prediction
-    leaves = tree_leaves(state)
-    save_file({str(i): leaf.contiguous().clone() for i, leaf in enumerate(leaves)}, tmp_path / "state.safetensors")
-    save_file({**learner.state_dict()}, tmp_path / "model.safetensors")
-    code = f"""
-import io, sys, torch
-from safetensors.torch import load_file
-from torch.utils._pytree import tree_flatten, tree_unflatten
-from mambacl import learners, tasks
-family = tasks.build({FAMILIES[family]!r})
-learner = learners.build({CONFIGS[config]!r}, family.spec).double().eval()
-learner.load_state_dict(load_file({str(tmp_path / "model.safetensors")!r}))
-stored = load_file({str(tmp_path / "state.safetensors")!r})
-_, structure = tree_flatten(learner.init_state({B}))
-state = tree_unflatten([stored[str(i)] for i in range(len(stored))], structure)
-episode = family.episodes("meta_train", range({B}))
-with torch.no_grad():
-    state = learner.observe(state, episode.support_x[:, 7:], episode.support_y[:, 7:])
-    torch.save(learner.predict(state, episode.query_x).prediction, sys.stdout.buffer)
-"""
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
-    assert child.returncode == 0, child.stderr.decode()
-    assert difference(torch.load(io.BytesIO(child.stdout), weights_only=True), expected) < 1e-9
+    assert difference(elsewhere[f"{config}-{family}"], expected) < 1e-9
 
 
 def test_a_state_is_a_pytree_that_can_be_moved():

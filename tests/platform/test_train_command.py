@@ -34,7 +34,12 @@ def interrupted(tmp_path_factory):
     log = root / "log"
     with log.open("w") as output:
         child = subprocess.Popen(
-            command("train", str(root / "tiny.yaml")), stdout=output, stderr=output, start_new_session=True
+            command("train", str(root / "tiny.yaml")),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            # Tests that run in the background of a shell ignore Ctrl-C, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 200
         while not list((root / "runs").glob("tiny/train/*/checkpoints/step-*")):

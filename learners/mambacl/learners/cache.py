@@ -17,14 +17,19 @@ def cached(entries: Tensor) -> State:
     return {"buffer": entries, "filled": length.clone(), "length": length}
 
 
-def append(cache: State, entries: Tensor) -> tuple[State, Tensor]:
-    """The cache with entries (B, H, L, P) behind its own, and all that it then holds as one tensor."""
+def entries(cache: State) -> Tensor:
+    """What a cache holds, (B, H, R, P)."""
+    return cache["buffer"][:, :, : int(cache["length"])]
+
+
+def append(cache: State, new: Tensor) -> tuple[State, Tensor]:
+    """The cache with new entries (B, H, L, P) behind its own, and all that it then holds as one tensor."""
     length = int(cache["length"])
     if length == 0:
-        return cached(entries), entries
-    total = length + entries.shape[2]
-    if torch.is_grad_enabled() and (entries.requires_grad or cache["buffer"].requires_grad):
-        joined = torch.cat([cache["buffer"][:, :, :length], entries], dim=2)  # autograd forbids writing in place
+        return cached(new), new
+    total = length + new.shape[2]
+    if torch.is_grad_enabled() and (new.requires_grad or cache["buffer"].requires_grad):
+        joined = torch.cat([cache["buffer"][:, :, :length], new], dim=2)  # autograd forbids writing in place
         return cached(joined), joined
     buffer, filled = cache["buffer"], cache["filled"]
     if total > buffer.shape[2] or int(filled) != length:
@@ -33,6 +38,6 @@ def append(cache: State, entries: Tensor) -> tuple[State, Tensor]:
         grown = buffer.new_empty(shape)
         grown[:, :, :length] = buffer[:, :, :length]
         buffer, filled = grown, filled.clone()
-    buffer[:, :, length:total] = entries
+    buffer[:, :, length:total] = new
     filled.fill_(total)
     return {"buffer": buffer, "filled": filled, "length": torch.tensor(total)}, buffer[:, :, :total]

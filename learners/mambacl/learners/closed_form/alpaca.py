@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.closed_form.configs import AlpacaConfig
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
 from mambacl.tasks.episode import Spec
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.closed_form.configs import GemclConfig
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
 from mambacl.tasks.episode import Spec
 

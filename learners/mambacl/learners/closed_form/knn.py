@@ -6,9 +6,9 @@ Shapes: B episodes, T support examples, M queries, R examples kept, V label code
 import torch
 from torch import Tensor
 
-from mambacl.learners.cache import append, cached
+from mambacl.learners.cache import append, cached, entries
 from mambacl.learners.closed_form.configs import KnnConfig
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
 from mambacl.tasks.episode import Spec
 
@@ -38,7 +38,7 @@ class Knn(FeatureLearner):
         }
 
     def predict(self, state: State, x: Tensor) -> Output:
-        x_BRF, y_BRV = (kept(state[name]) for name in ("x", "y"))
+        x_BRF, y_BRV = (entries(state[name])[:, 0] for name in ("x", "y"))
         squares_BMR = torch.cdist(self.features(x), x_BRF).square()
         if self.config.bandwidth is not None:
             votes = torch.softmax(-squares_BMR / (2 * self.config.bandwidth**2 * self.size), -1)
@@ -52,8 +52,3 @@ class Knn(FeatureLearner):
 
     def state_floats(self, examples: int) -> int:
         return examples * (self.size + self.spec.size)
-
-
-def kept(cache: State) -> Tensor:
-    """What a cache holds, (B, R, P)."""
-    return cache["buffer"][:, 0, : int(cache["length"])]

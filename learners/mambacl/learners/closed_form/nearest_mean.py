@@ -6,7 +6,7 @@ Shapes: B episodes, T support examples, M queries, V label codes, F features.
 from torch import Tensor
 
 from mambacl.learners.base_config import EncodedConfig, RawConfig
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
 from mambacl.tasks.episode import Spec
 
@@ -32,11 +32,14 @@ class NearestMean(FeatureLearner):
         }
 
     def predict(self, state: State, x: Tensor) -> Output:
+        return Output(self.seen_only(-0.5 * self.squares(state, x), state["count"] > 0))
+
+    def squares(self, state: State, x: Tensor) -> Tensor:
+        """|x - mean|^2 of queries and label codes (B, M, V)."""
         mean_BVF = state["sum"] / state["count"].clamp(min=1).unsqueeze(-1)
         x_BMF = self.features(x)
-        logits = x_BMF @ mean_BVF.transpose(1, 2) - 0.5 * mean_BVF.square().sum(-1).unsqueeze(1)
-        logits = logits - 0.5 * x_BMF.square().sum(-1, keepdim=True)
-        return Output(self.seen_only(logits, state["count"] > 0))
+        products = x_BMF @ mean_BVF.transpose(1, 2)
+        return x_BMF.square().sum(-1, keepdim=True) + mean_BVF.square().sum(-1).unsqueeze(1) - 2 * products
 
     def state_floats(self, examples: int) -> int:
         return self.spec.size * (self.size + 1)

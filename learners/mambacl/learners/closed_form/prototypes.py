@@ -19,4 +19,4 @@ class Prototypes(NearestMean):
         self.log_scale = nn.Parameter(torch.full((), -0.5 * math.log(self.size)))
 
     def predict(self, state: State, x: Tensor) -> Output:
-        return Output(2 * self.log_scale.exp() * super().predict(state, x).prediction)
+        return Output(self.seen_only(-self.log_scale.exp() * self.squares(state, x), state["count"] > 0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.learners.closed_form.configs import RandomRidgeConfig, RidgeConfig
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
 from mambacl.tasks.episode import Spec
 

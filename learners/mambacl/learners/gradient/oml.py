@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambacl.learners.closed_form.features import FeatureLearner
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.gradient.configs import OmlConfig
 from mambacl.learners.gradient.inner import Fast, follow
 from mambacl.learners.learner import Output, State

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from mambacl.learners.cache import append, cached
-from mambacl.learners.closed_form.features import FeatureLearner
-from mambacl.learners.closed_form.knn import kept
+from mambacl.learners.cache import append, cached, entries
+from mambacl.learners.features import FeatureLearner
 from mambacl.learners.gradient.configs import JointSgdConfig, OnlineSgdConfig
 from mambacl.learners.gradient.inner import Fast, follow, gradient
 from mambacl.learners.learner import Output, State
@@ -78,7 +77,7 @@ class JointSgd(_Linear):
         }
 
     def predict(self, state: State, x: Tensor) -> Output:
-        x_BTF, y = kept(state["x"]), kept(state["y"])
+        x_BTF, y = entries(state["x"])[:, 0], entries(state["y"])[:, 0]
         y = y.squeeze(-1) if self.spec.output == "classification" else y.to(x_BTF.dtype)
         fast = self.zeros(len(x_BTF))
         velocity = tree_map(torch.zeros_like, fast)

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambacl.learners.cache import append, cached
+from mambacl.learners.cache import append, cached, entries
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
@@ -62,7 +62,7 @@ class AttentionMixer(Mixer):
             x_BMD = self.conv.read(x_BMD, state["conv"])
         length = int(state["key"]["length"])
         q, k, v = self._project(x_BMD, torch.full((x_BMD.shape[1],), length, device=x_BMD.device))
-        keys, values = state["key"]["buffer"][:, :, :length], state["value"]["buffer"][:, :, :length]
+        keys, values = entries(state["key"]), entries(state["value"])
         scale = q.shape[-1] ** -0.5
         own = (q * k).sum(-1, keepdim=True)
         row_BHMR = torch.softmax(torch.cat([q @ keys.transpose(-1, -2), own], dim=-1) * scale, dim=-1)

@@ -71,9 +71,9 @@ def learners() -> list[dict[str, Any]]:
     rows = _variants(CONFIGS.values())
     for row, config in zip(rows, CONFIGS.values(), strict=True):
         try:
-            learner = build_learner(config(), images)
+            learner = build_learner(config.model_validate({}), images)
         except ConfigError:  # made for values
-            learner = build_learner(config(), values)
+            learner = build_learner(config.model_validate({}), values)
         parameters = count_parameters(learner)[0]
         row |= {"parameters": parameters, "state floats": learner.state_floats(100), "source": config.source}
     return rows

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mambacl.platform.evaluation.statistics import interval
 
@@ -56,6 +57,7 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
     left.set_yticks(range(len(labels)), labels)
     left.invert_yaxis()
     left.set_xlabel("accuracy (dotted: chance)")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlabel("task position in the stream")
     right.set_ylabel("accuracy")
     right.set_ylim(bottom=0)
