@@ -111,3 +111,29 @@ def test_layers_and_schedule():
     assert [config.active(step) for step in range(4, 8)] == [False, True, True, False]
     assert not SelectivityConfig(loss="none").active(5)
     assert not SelectivityConfig(weight=0).active(5)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mass"])
+def test_linear_shares_are_magnitudes_divided_by_their_sum(episode, loss):
+    """The mixer's own normalisation counts unless the config names another; signs do not matter to a linear row."""
+    right = right_tokens(episode)
+    weights = torch.where(right, 3.0, 1.0).unsqueeze(1)
+    own = dataclasses.replace(association(weights), normalisation="linear")
+    label = torch.arange(L) % 2 == 1
+    share = (weights[:, 0] * (right & label)).sum(-1) / (weights[:, 0] * label).sum(-1)
+    asked = SelectivityConfig(loss=loss, normalisation="linear")
+    for found in (own, dataclasses.replace(own, scores=-weights)):
+        losses, _ = selectivity_losses(found, episode, SelectivityConfig(loss=loss))
+        assert torch.allclose(losses, -share.log(), atol=1e-6)  # even on the right tokens: both losses are -log mass
+    assert torch.equal(losses, selectivity_losses(association(-weights), episode, asked)[0])
+    softmax = selectivity_losses(own, episode, SelectivityConfig(loss=loss, normalisation="softmax"))[0]
+    assert not torch.allclose(softmax, losses)
+
+
+def test_linear_shares_have_finite_gradients_where_nothing_is_read(episode):
+    scores = torch.zeros(2, 1, K, L)
+    scores[..., 2 * 2 * S :] = -torch.inf
+    scores.requires_grad_()
+    config = SelectivityConfig(normalisation="linear")
+    selectivity_losses(association(scores), episode, config)[0].sum().backward()
+    assert torch.isfinite(scores.grad).all()
