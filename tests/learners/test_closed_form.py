@@ -1,4 +1,4 @@
-"""Anchors in closed form against scikit-learn, and the relations between them that must hold (METHOD of the field)."""
+"""Anchors in closed form against scikit-learn, and the relations between them that must hold."""
 
 import dataclasses
 

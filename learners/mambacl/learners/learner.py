@@ -69,6 +69,11 @@ class Learner(nn.Module, ABC):
         """Layers with association maps; 0 for a learner without."""
         return 0
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to meta-train; references have nothing."""
+        return next(self.parameters(), None) is not None
+
     @abstractmethod
     def init_state(self, batch_size: int) -> State:
         """The state before the first example, for `batch_size` streams side by side."""

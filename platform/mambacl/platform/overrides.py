@@ -12,9 +12,8 @@ from mambacl.tasks.config import ConfigError, nearest, parse
 
 NAMED = ("task", "learner")
 """Sections whose `name` decides their other fields."""
-
-
 SECTIONS = (*NAMED, "selectivity", "train", "sweep", "resources", "storage")
+"""Sections that a file changes field by field on top of its base; anything else it replaces."""
 
 
 def presets() -> dict[str, str]:
@@ -35,7 +34,6 @@ def load(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         return content
     if not isinstance(base, str) or base in (*above, source):
         raise ConfigError(f"base: must be the name of another preset or file, got {base!r} in {source}")
-    # A section's fields are changed one by one, and anything else is replaced.
     changes: dict[str, Any] = {}
     for name, value in content.items():
         fields = value if name in SECTIONS and isinstance(value, Mapping) else None

@@ -10,7 +10,6 @@ from mambacl.learners.cache import append, cached, entries
 from mambacl.learners.closed_form.configs import KnnConfig
 from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import Output, State
-from mambacl.tasks.episode import Spec
 
 TIE = 1e-3
 """By how much more a neighbour's vote counts than that of the farthest: the nearest decides between codes with as many votes."""
@@ -20,9 +19,6 @@ class Knn(FeatureLearner):
     """Logits are logarithms of the shares of votes; for values, predictions are weighted means."""
 
     config: KnnConfig
-
-    def __init__(self, config: KnnConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
 
     def init_state(self, batch_size: int) -> State:
         return {

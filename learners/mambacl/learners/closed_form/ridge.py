@@ -21,9 +21,6 @@ class Ridge(FeatureLearner):
 
     config: RidgeConfig | RandomRidgeConfig
 
-    def __init__(self, config: RidgeConfig | RandomRidgeConfig, spec: Spec) -> None:
-        super().__init__(config, spec)
-
     def init_state(self, batch_size: int) -> State:
         inverse = torch.eye(self.size, dtype=self.like.dtype, device=self.like.device) / (
             self.config.penalty * self.size

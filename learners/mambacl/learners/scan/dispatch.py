@@ -49,14 +49,16 @@ class Recurrence:
             if obstacle := self.obstacle(kernel, device):
                 raise KernelError(f"kernel {kernel} cannot run on {device}: {obstacle}")
             return kernel, "asked for"
-        made = [name for name, candidate in self.kernels if candidate.device == device]
-        obstacles = [obstacle for name in made if (obstacle := self.obstacle(name, device))]
-        if len(obstacles) < len(made):
-            return next(name for name in made if not self.obstacle(name, device)), f"fastest on {device}"
+        obstacles = []
+        for name, candidate in self.kernels:
+            if candidate.device == device:
+                if not (obstacle := self.obstacle(name, device)):
+                    return name, f"fastest on {device}"
+                obstacles.append(obstacle)
         anywhere = next(name for name, candidate in self.kernels if candidate.device is None)
-        if anywhere != "reference" and not made:
+        if anywhere != "reference" and not obstacles:
             return anywhere, f"fastest on {device}"
-        return anywhere, f"slow: {obstacles[0] if made else f'there is no kernel for {device}'}"
+        return anywhere, f"slow: {obstacles[0] if obstacles else f'there is no kernel for {device}'}"
 
     def obstacle(self, kernel: str, device: str) -> str | None:
         """What keeps a kernel from running on a type of device, and how to get it; None if nothing does."""

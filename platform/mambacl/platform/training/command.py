@@ -60,7 +60,7 @@ def check(config: ExperimentConfig) -> None:
     learner = build_learner(config.learner, family.spec)
     pulled = config.selectivity.active(0) or config.selectivity.from_step > 0
     layers = layer_numbers(config.selectivity, learner.layers) if pulled and learner.layers else ()
-    if pulled and not learner.layers and any(True for _ in learner.parameters()):
+    if pulled and not learner.layers and learner.trainable:
         logger.warning("selectivity: %s has no associations to pull; it is trained without", config.learner.name)
     if not config.resources.gpus:
         _try_out(learner, family.episodes("meta_train", [0]), layers)

@@ -49,7 +49,7 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     family = build_family(config.task)
     torch.manual_seed(config.seed)
     learner = build_learner(config.learner, family.spec).to(worker.device)
-    steps = train.steps if any(True for _ in learner.parameters()) else 0  # references have nothing to train
+    steps = train.steps if learner.trainable else 0
     optimizer = build_optimizer(learner, train)
     stepper = Stepper(learner, optimizer, config, worker)
     progress = Progress(

@@ -26,7 +26,7 @@ class Stepper:
 
     def __init__(self, learner: Learner, optimizer: Optimizer, config: ExperimentConfig, worker: Worker) -> None:
         self.learner, self.optimizer, self.config, self.worker = learner, optimizer, config, worker
-        shared = worker.size > 1 and any(True for _ in learner.parameters())
+        shared = worker.size > 1 and learner.trainable
         self.model: nn.Module = DistributedDataParallel(learner) if shared else learner
 
     def step(self, episodes: Callable[[range], Episode], indices: range, step: int) -> Tensor:
