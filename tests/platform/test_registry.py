@@ -58,7 +58,7 @@ def test_a_model_answers_queries_through_mlflow(trained, version, monkeypatch):
         assert logits.shape == (4, 3, 3)
     from mambacl.platform.evaluation.contestant import Contestant
 
-    learner = Contestant.trained("x", checkpoint.best(run)).load(build_family(config.task))
+    learner = Contestant.of("x", checkpoint.best(run)).load(build_family(config.task))
     assert np.allclose(logits, learner(episode).prediction.detach().numpy())
     with pytest.raises(ValueError, match="query_x: missing"):
         mlflow.pyfunc.load_model(reference).predict({"support_x": 1, "support_y": 1})
@@ -117,7 +117,7 @@ def test_no_pickle_is_registered_and_a_changed_model_is_refused(trained, version
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
         with pytest.raises(ConfigError, match=r"refused, model\.safetensors has changed"):
-            Contestant.trained("x", model)
+            Contestant.of("x", model)
         with pytest.raises(ValueError, match="refused"):
             _load_pyfunc(str(model.path))
     finally:

@@ -15,6 +15,10 @@ class LearnerBase(Config):
     """module:class that reads an episode: a Mixer for a SequenceConfig, else a Learner. Imported when one is built."""
     source: ClassVar[str] = ""
     """Where the learner is described: authors and year."""
+    scale: ClassVar[tuple[str, ...]] = ()
+    """Fields that parameters and arithmetic grow with, changed together to give a learner the cost of another."""
+    memory: ClassVar[tuple[str, ...]] = ()
+    """Fields that the state grows with."""
     name: Any
     """A str; each learner narrows it to its own."""
 
@@ -29,6 +33,8 @@ class RawConfig(LearnerBase):
 class EncodedConfig(LearnerBase):
     """A learner on the features of an encoder that is meta-trained with it."""
 
+    scale: ClassVar[tuple[str, ...]] = ("width",)
+    memory: ClassVar[tuple[str, ...]] = ("width",)
     encoder: EncoderConfig | None = None
     """Turns an example into a vector; by default `cnn` for images and `mlp` for vectors."""
     width: Annotated[int, Field(ge=1)] = 128

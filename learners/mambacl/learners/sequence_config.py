@@ -1,6 +1,6 @@
 """Config fields that every sequence learner has: encoder, tokens, blocks."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ class ExpertsConfig(Config):
 class SequenceConfig(LearnerBase):
     """A stack of blocks over the tokens of a stream."""
 
+    scale: ClassVar[tuple[str, ...]] = ("width",)
+    memory: ClassVar[tuple[str, ...]] = ("state_size",)
     layers: Annotated[int, Field(ge=1)] = 2
     """Number of blocks."""
     width: Annotated[int, Field(ge=1)] = 128

@@ -74,6 +74,16 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     return together.experiment, together.options
 
 
+def parse_study(kind: type[O], arguments: Sequence[str]) -> tuple[O, dict[str, Any]]:
+    """Options of a command on several experiments, and the fields that are set in all of them, by dotted name."""
+    sections = set(ExperimentConfig.model_fields) - {"storage"}
+    fields = {
+        name: value for name, value in _pairs(arguments).items() if name.split(".")[0] in sections and "." in name
+    }
+    changes = {name: yaml.safe_load(value) for name, value in fields.items()}
+    return parse_options("study", kind, _without(arguments, fields)), changes
+
+
 def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     """The `--a.b value` and `--a.b=value` pairs of a command line."""
     pairs: dict[str, str] = {}

@@ -10,6 +10,8 @@ import sys
 COMMANDS = {
     "train": "meta-train one learner",
     "sweep": "search an experiment's hyper-parameters, register and evaluate the best model",
+    "study": "train several experiments and set them side by side",
+    "lineup": "resize learners to equal parameters, state or FLOPs, and show what they cost",
     "resume": "finish a sweep that was interrupted",
     "evaluate": "evaluate registered models, runs or checkpoints",
     "list": "list presets, learners, tasks, models, runs or sweeps",

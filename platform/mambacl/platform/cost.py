@@ -1,4 +1,4 @@
-"""What a learner costs: parameters, state, arithmetic and memory, counted rather than timed."""
+"""What a learner costs: parameters, state, arithmetic and memory, counted and not timed."""
 
 import dataclasses
 import math
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +16,7 @@ from mambacl.learners.mixture import Mixture
 from mambacl.learners.registry import build as build_learner
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.platform.config import ExperimentConfig
+from mambacl.tasks.episode import Episode
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import build as build_family
 
@@ -26,8 +29,8 @@ FORMULAS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-    """Counts for one episode of the experiment."""
+class Size:
+    """What is named beside every result of a learner."""
 
     parameters: int
     """Trained numbers, all together."""
@@ -41,8 +44,14 @@ class Cost:
     """Floating-point operations to observe one support example (a multiply-add is two)."""
     query_flops: int
     """Floating-point operations to answer one query."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost(Size):
+    """And what an experiment asks of a machine."""
+
     episode_flops: int
-    """Floating-point operations of the whole episode, forward."""
+    """Floating-point operations of a whole episode, forward."""
     train_bytes: int
     """Memory of weights, gradients, optimiser and kept activations in a training step."""
 
@@ -55,32 +64,37 @@ def count_parameters(learner: Learner) -> tuple[int, int, int]:
     return total, sum(p.numel() for p in core), total - idle
 
 
+def count_flops(learner: Learner, episode: Episode) -> tuple[int, int]:
+    """Floating-point operations to observe the stream of one episode, and to answer its queries."""
+    T, M = episode.support_x.shape[1], episode.query_x.shape[1]
+    with torch.no_grad():
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+            state = learner.observe(learner.init_state(1), episode.support_x, episode.support_y)
+        support = counter.get_total_flops() + learner.scan_flops(T)
+        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+            learner.predict(state, episode.query_x)
+    return support, counter.get_total_flops() + learner.read_flops(M)
+
+
+def size_of(learner: Learner, family: Family) -> Size:
+    """Count a learner on one episode of a family."""
+    episode = family.episodes("meta_test", [0])
+    T, M = episode.support_x.shape[1], episode.query_x.shape[1]
+    support, query = count_flops(learner, episode)
+    total, core, active = count_parameters(learner)
+    return Size(total, core, active, learner.state_floats(T), support // T, query // M)
+
+
 def cost_of(config: ExperimentConfig) -> Cost:
     """Build the learner and count one episode of the experiment's size."""
     family = build_family(config.task)
     learner = build_learner(config.learner, family.spec)
-    K, S, Q = config.task.tasks, config.task.shots, config.task.queries
-    episode = family.episodes("meta_train", [0])
-    with torch.no_grad():
-        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-            state = learner.observe(learner.init_state(1), episode.support_x, episode.support_y)
-        support = counter.get_total_flops() + learner.scan_flops(K * S)
-        with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-            learner.predict(state, episode.query_x)
-        query = counter.get_total_flops() + learner.read_flops(K * Q)
-    parameters, core, active = count_parameters(learner)
-    kept = _activation_bytes(learner, family) * -(
-        -config.train.batch // (config.resources.workers * config.train.accumulate)
-    )
+    size, task = size_of(learner, family), config.task
+    episodes = -(-config.train.batch // (config.resources.workers * config.train.accumulate))
     return Cost(
-        parameters=parameters,
-        core_parameters=core,
-        active_parameters=active,
-        state_floats=learner.state_floats(K * S),
-        support_flops=support // (K * S),
-        query_flops=query // (K * Q),
-        episode_flops=support + query,
-        train_bytes=4 * 4 * parameters + kept,
+        **dataclasses.asdict(size),
+        episode_flops=task.tasks * (task.shots * size.support_flops + task.queries * size.query_flops),
+        train_bytes=4 * 4 * size.parameters + episodes * _activation_bytes(learner, family),
     )
 
 
@@ -89,16 +103,31 @@ def _batch(shape: Sequence[int]) -> int:
 
 
 def _activation_bytes(learner: Learner, family: Family) -> int:
-    """Bytes that autograd keeps for the backward pass of one episode."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = learner(family.episodes("meta_train", [0]))
-    weights = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(dict(learner.named_parameters()))}
+    """Bytes that one episode's forward pass leaves in memory for the backward pass."""
+    episode = family.episodes("meta_train", [0])
+    with _Allocations() as made:
+        output = learner(episode)
+    weights = {tensor.untyped_storage().data_ptr() for tensor in (*learner.parameters(), *learner.buffers())}
+    kept = sum(size for pointer, size in made.alive().items() if pointer not in weights)
     del output
-    return sum(size for pointer, size in kept.items() if pointer not in weights)
+    return kept
+
+
+class _Allocations(TorchDispatchMode):
+    """Keeps book of the memory that operations allocate, those inside gradients of gradients included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.made[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+        return result
+
+    def alive(self) -> dict[int, int]:
+        """Sizes in bytes of what has not been given back, by address."""
+        return {pointer: size for pointer, (reference, size) in self.made.items() if not reference.expired()}

@@ -16,12 +16,17 @@ SECTIONS = (*NAMED, "selectivity", "train", "sweep", "resources", "storage")
 """Sections that a file changes field by field on top of its base; anything else it replaces."""
 
 
-def presets() -> dict[str, str]:
-    """The experiments that ship with the package: YAML text by name."""
-    folder = resources.files("mambacl.platform") / "presets"
+def shipped(kind: str) -> dict[str, str]:
+    """YAML texts that ship with the package in the folder of that kind, by name."""
+    folder = resources.files("mambacl.platform") / kind
     return {
         file.name.removesuffix(".yaml"): file.read_text() for file in folder.iterdir() if file.name.endswith(".yaml")
     }
+
+
+def presets() -> dict[str, str]:
+    """The experiments that ship with the package: YAML text by name."""
+    return shipped("presets")
 
 
 def load(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def load(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
 
     Raises ConfigError for anything else.
     """
-    content = _read(source)
+    content = read_yaml(source, presets(), "experiment")
     if (base := content.pop("base", None)) is None:
         return content
     if not isinstance(base, str) or base in (*above, source):
@@ -41,22 +46,24 @@ def load(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     return override(load(base, (*above, source)), changes)
 
 
-def _read(source: str) -> dict[str, Any]:
-    if source in (shipped := presets()):
-        text = shipped[source]
+def read_yaml(source: str, known: Mapping[str, str], kind: str) -> dict[str, Any]:
+    """The mapping in a YAML file, or in the text that is known by this name.
+
+    kind: what is looked for, such as experiment. Raises ConfigError where there is none, or no mapping.
+    """
+    if source in known:
+        text = known[source]
     elif Path(source).is_file():
         text = Path(source).read_text()
     else:
-        names = sorted(shipped)
-        raise ConfigError(
-            f"experiment: no preset or file {source!r}{nearest(source, names)}; presets: {', '.join(names)}"
-        )
+        names = sorted(known)
+        raise ConfigError(f"{kind}: no preset or file {source!r}{nearest(source, names)}; presets: {', '.join(names)}")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"experiment: {source} is not plain YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{kind}: {source} is not plain YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"experiment: {source} must be a mapping of fields, got {type(content).__name__}")
+        raise ConfigError(f"{kind}: {source} must be a mapping of fields, got {type(content).__name__}")
     return content
 
 

@@ -53,6 +53,7 @@ class RandomRidgeConfig(RawConfig):
 
     implementation: ClassVar[str] = "mambacl.learners.closed_form.ridge:RandomRidge"
     source: ClassVar[str] = "McDonnell et al., 2023"
+    memory: ClassVar[tuple[str, ...]] = ("features",)
     name: Literal["random_ridge"] = "random_ridge"
     """Which learner."""
     penalty: Annotated[float, Field(gt=0)] = 1.0

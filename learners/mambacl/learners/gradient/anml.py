@@ -83,7 +83,7 @@ def _cnn(spec: Spec, channels: tuple[int, ...], normalised: bool) -> nn.Module:
     layers, before = [], spec.shape[0]
     for after in channels:
         layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
-        layers += [nn.GroupNorm(after // 8, after), nn.ReLU()] if normalised else [nn.ReLU()]
+        layers += [nn.GroupNorm(after // 4, after), nn.ReLU()] if normalised else [nn.ReLU()]
         before = after
     return nn.Sequential(*(layers[:-1] if normalised else layers), nn.Flatten())
 

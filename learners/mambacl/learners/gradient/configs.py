@@ -34,6 +34,7 @@ class OmlConfig(EncodedConfig):
 
     implementation: ClassVar[str] = "mambacl.learners.gradient.oml:Oml"
     source: ClassVar[str] = "Javed and White, 2019"
+    memory: ClassVar[tuple[str, ...]] = ("hidden",)
     name: Literal["oml"] = "oml"
     """Which learner."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -49,9 +50,11 @@ class AnmlConfig(LearnerBase):
 
     implementation: ClassVar[str] = "mambacl.learners.gradient.anml:Anml"
     source: ClassVar[str] = "Beaulieu et al., 2020"
+    scale: ClassVar[tuple[str, ...]] = ("channels", "hidden")
+    memory: ClassVar[tuple[str, ...]] = ("channels", "hidden")
     name: Literal["anml"] = "anml"
     """Which learner."""
-    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = (16, 32, 64, 128)
+    channels: tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...] = (16, 32, 64, 128)
     """For images: channels after each convolution of either network; each halves the image's side."""
     hidden: Annotated[int, Field(ge=1)] = 128
     """For vectors: units of the layers of either network."""

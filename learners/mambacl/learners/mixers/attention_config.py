@@ -12,6 +12,7 @@ class AttentionConfig(SequenceConfig):
 
     implementation: ClassVar[str] = "mambacl.learners.mixers.attention:AttentionMixer"
     source: ClassVar[str] = "Vaswani et al., 2017"
+    memory: ClassVar[tuple[str, ...]] = ("width",)
     name: Literal["attention"] = "attention"
     """Which learner."""
     heads: Annotated[int, Field(ge=1)] = 4

@@ -17,8 +17,14 @@ from mambacl.learners.mixers.rates import log_rates, start_steps
 from mambacl.learners.scan.writes import Writes
 
 
+QUERY = 2.0
+"""Length of a query, beside keys of length 1. Answers are normalised, so that it matters to the selectivity loss alone. At
+sqrt(K), the spread of softmax attention's scores, fresh rows are worse than flat ones: all keys then become alike, and
+meta-training never leaves its plateau. At 1 it leaves it later, since no row of cosines is sharp."""
+
+
 class GatedDeltaNetMixer(MatrixMixer):
-    """Keys of length 1, queries of length sqrt(K): fresh scores then have the spread of softmax attention's."""
+    """Keys of length 1, and queries of one length too: associations are cosines."""
 
     erase = True
 
@@ -52,7 +58,7 @@ class GatedDeltaNetMixer(MatrixMixer):
         q, k, v = (split_heads(part, H) for part in parts)
         step_BHLP = split_heads(F.softplus(self.step(x_BLD) + self.dt_bias), H)
         w = Writes(
-            query=self.keys**0.5 * F.normalize(q, dim=-1) if reads else None,
+            query=QUERY * F.normalize(q, dim=-1) if reads else None,
             key=F.normalize(k, dim=-1),
             value=v,
             log_decay=-torch.exp(self.A_log)[:, None, None] * step_BHLP,

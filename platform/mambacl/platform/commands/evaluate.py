@@ -18,6 +18,11 @@ class Options:
     """standard (the trained episode size) or length (more and fewer tasks and shots)."""
     episodes: int = 512
     """Meta-test episodes of each size."""
+    references: tuple[str, ...] | None = None
+    """Learners without meta-training to stand beside the models (`mambacl list learners`); by default nearest_mean for
+    classes, ridge and knn for values."""
+    features: bool = False
+    """Put the references on the features of each model's encoder, too."""
     storage: StorageConfig = StorageConfig()
     """Where models are looked for and results are kept."""
     task_path: Annotated[str | None, tyro.conf.arg(name="task.path")] = None
@@ -33,7 +38,14 @@ def main(arguments: list[str]) -> int:
     from mambacl.platform.evaluation.command import evaluate
 
     summary = evaluate(
-        options.models, options.suite, options.episodes, options.storage, options.task_path, options.address
+        options.models,
+        options.suite,
+        options.episodes,
+        options.storage,
+        None if options.references is None else [{"name": name} for name in options.references],
+        options.features,
+        options.task_path,
+        options.address,
     )
     if options.as_json:
         json_line(summary)

@@ -132,4 +132,5 @@ def _compute_and_write(cell: Cell, root: Path) -> None:
 
 def _read(cell: Cell, root: Path) -> pd.DataFrame:
     rows = pd.read_parquet(cell.path(root))
-    return rows.assign(contestant=cell.contestant.label, tasks=cell.tasks, shots=cell.shots)
+    contestant = cell.contestant
+    return rows.assign(contestant=contestant.label, trained=contestant.trained, tasks=cell.tasks, shots=cell.shots)

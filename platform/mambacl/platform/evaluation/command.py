@@ -1,20 +1,22 @@
 """One evaluation from references to table, figure and record: models and references on the same meta-test episodes."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 from rich.progress import Progress
 
-from mambacl.learners.closed_form.configs import NearestMeanConfig
+from mambacl.learners.registry import LearnerConfig
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import StorageConfig
-from mambacl.platform.console import console, table
-from mambacl.platform.cost import count_parameters
+from mambacl.platform.console import amount, console, table
+from mambacl.platform.cost import size_of
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.cells import Cell, cells_of, results
-from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
+from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner, has_encoder
 from mambacl.platform.evaluation.statistics import Interval, interval, paired_difference
 from mambacl.platform.evaluation.suites import SuiteName, settings
 from mambacl.platform.session import session
@@ -22,23 +24,29 @@ from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.registry import Reference, find
 from mambacl.platform.tracking.store import Store
-from mambacl.tasks.config import ConfigError, nearest
+from mambacl.platform.training.loop import higher_is_better
+from mambacl.tasks.config import ConfigError, nearest, parse
 from mambacl.tasks.registry import TaskConfig
 
 SPLIT = "meta_test"
 
 
 def evaluate(
-    models: Sequence[str],
+    models: Sequence[str] | Mapping[str, Path],
     suite: str,
     episodes: int,
     storage: StorageConfig,
+    references: Sequence[Mapping[str, Any]] | None = None,
+    features: bool = False,
     task_path: str | None = None,
     address: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate models on a suite and show the table; returns what `mambacl evaluate --json` prints.
 
-    Raises ConfigError for an unknown suite or model, or for models of different task families, before Ray is started.
+    models: what names them, or their folders by the names that they have in the table. references: learners without
+    meta-training that stand beside them, by default those of the kind of task; features: on the features of each model's
+    encoder, too. Raises ConfigError for an unknown suite or model, or for models of different task families, before Ray
+    is started.
     """
     if suite not in get_args(SuiteName):
         known = list(get_args(SuiteName))
@@ -47,11 +55,15 @@ def evaluate(
         raise ConfigError("models: none given; name models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID or a folder")
     if episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {episodes}")
-    found = [find(model, storage) for model in models]
+    named = (
+        {label: find(str(folder), storage) for label, folder in models.items()}
+        if isinstance(models, Mapping)
+        else labels([find(model, storage) for model in models])
+    )
+    found = list(named.values())
     task = common_task(found, task_path)
-    contestants = [Contestant.trained(label, reference.checkpoint) for label, reference in labels(found).items()]
-    if task.name != "sine":
-        contestants.append(Contestant.reference(NearestMeanConfig()))
+    models_of = [Contestant.of(label, reference.checkpoint) for label, reference in named.items()]
+    contestants = [*models_of, *anchors(references, models_of if features else [], task)]
     root = Path(storage.root).resolve()
     cells = [
         cell
@@ -62,11 +74,27 @@ def evaluate(
     with session(address):
         rows = compute_with_progress(cells, root)
     folder = root / "evaluations" / found[0].checkpoint.sha256[:12] / suite
-    summary = summarise(rows, suite, list(models), task, contestants)
+    summary = summarise(rows, suite, found[0].text, task, contestants)
     summary["files"] = write(folder, rows, suite, summary, task)
     show(summary, task, contestants)
     track(folder, suite, summary, found, storage)
     return summary
+
+
+def anchors(
+    references: Sequence[Mapping[str, Any]] | None, models: Sequence[Contestant], task: TaskConfig
+) -> list[Contestant]:
+    """The references, on the input and on the features of these models. Raises ConfigError for one that does not fit."""
+    spec = built_family(task).spec
+    if references is None:
+        names = ("nearest_mean",) if spec.output == "classification" else ("ridge", "knn")
+        references = [{"name": name} for name in names]
+    learners = [parse(LearnerConfig, dict(reference), "references") for reference in references]
+    for learner in learners:
+        if build_learner(learner, spec).trainable:
+            raise ConfigError(f"references: {learner.name!r} needs meta-training; train it and name its model")
+    encoding = [model for model in models if has_encoder(built_learner(model, task))]
+    return [Contestant.reference(learner, model) for model in [None, *encoding] for learner in learners]
 
 
 def common_task(found: Sequence[Reference], path: str | None) -> TaskConfig:
@@ -107,7 +135,7 @@ def compute_with_progress(cells: Sequence[Cell], root: Path) -> pd.DataFrame:
 def summarise(
     rows: pd.DataFrame,
     suite: str,
-    models: Sequence[str],
+    model: str,
     task: TaskConfig,
     contestants: Sequence[Contestant],
 ) -> dict[str, Any]:
@@ -118,8 +146,10 @@ def summarise(
     seen = {c.label: by_label[c.label]["score_seen"].to_numpy() for c in contestants}
     first, *others = contestants
 
-    def entry(label: str) -> dict[str, Any]:
+    def entry(contestant: Contestant) -> dict[str, Any]:
+        label = contestant.label
         result = as_json(interval(scores[label])) | {"score_seen": interval(seen[label]).score}
+        result |= dataclasses.asdict(size_of(built_learner(contestant, task), built_family(task)))
         if label != first.label:
             difference = paired_difference(scores[first.label], scores[label])
             result |= {
@@ -131,13 +161,14 @@ def summarise(
 
     return {
         "suite": suite,
-        "model": models[0],
+        "model": model,
         "split": SPLIT,
-        **entry(first.label),
+        **entry(first),
         "label": first.label,
         "chance": 1 / task.tasks,
-        "models": {c.label: entry(c.label) for c in others if c.weights is not None},
-        "references": {c.label: entry(c.label) for c in others if c.weights is None},
+        "lower_is_better": not higher_is_better(built_family(task).spec.output),
+        "models": {c.label: entry(c) for c in others if c.trained},
+        "references": {c.label: entry(c) for c in others if not c.trained},
     }
 
 
@@ -163,24 +194,24 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
     entries = {summary["label"]: summary} | summary["models"] | summary["references"]
     rows = []
     for contestant in contestants:
-        entry, learner = entries[contestant.label], built_learner(contestant, task)
+        entry = entries[contestant.label]
         rows.append(
             [
                 contestant.label,
                 _shown(entry, "score", "low", "high", classes),
                 f"{100 * entry['score_seen']:.1f}" if classes else "",
                 _shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
-                count_parameters(learner)[0],
-                learner.state_floats(task.tasks * task.shots),
+                *(entry[name] for name in ("parameters", "core_parameters", "active_parameters", "state_floats")),
+                *(amount(entry[name]) for name in ("support_flops", "query_flops")),
             ]
         )
     if classes:
-        rows.append(["chance", f"{100 * summary['chance']:.1f}", "", "", 0, 0])
+        rows.append(["chance", f"{100 * summary['chance']:.1f}", "", "", 0, 0, 0, 0, "0", "0"])
     table(
         f"{SPLIT}, {task.tasks} tasks x {task.shots} shots, {summary['episodes']} episodes, 95 % intervals",
         [
             "learner", "accuracy, %" if classes else "loss", "seen\ncodes", f"{summary['label']}\nminus it",
-            "parameters", "state\nfloats",
+            "parameters", "in the\nblocks", "active", "state\nfloats", "FLOPs an\nexample", "FLOPs a\nquery",
         ],
         rows,
     )  # fmt: skip

@@ -1,12 +1,13 @@
-"""What is evaluated: a trained model or an untrained reference, on the task family of some experiment."""
+"""What is evaluated: a meta-trained model or a reference, on the task family of some experiment."""
 
 import functools
 import hashlib
 import json
 
-import torch
+from torch import nn
 
 from mambacl.learners.learner import Learner
+from mambacl.learners.on_features import OnFeatures
 from mambacl.learners.registry import LearnerConfig
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.training.checkpoint import Checkpoint
@@ -17,18 +18,25 @@ from mambacl.tasks.registry import build as build_family
 
 
 class Contestant(Config):
-    """A learner with weights from a checkpoint folder, or without any (nearest mean)."""
+    """A learner with weights from a checkpoint folder, or without any: a reference, on the input or on features."""
 
     label: str
     """Its name in tables and figures."""
     learner: LearnerConfig
-    weights: str | None
+    weights: str | None = None
     """Checkpoint folder, on storage that all nodes share."""
+    features: str | None = None
+    """Checkpoint folder of the model whose encoder makes the features of a reference; by default it reads the input."""
     sha256: str
     """Identifies weights and config: results are kept under it."""
 
+    @property
+    def trained(self) -> bool:
+        """Whether it was meta-trained, or stands in the table as a reference."""
+        return self.weights is not None
+
     @classmethod
-    def trained(cls, label: str, checkpoint: Checkpoint) -> "Contestant":
+    def of(cls, label: str, checkpoint: Checkpoint) -> "Contestant":
         """The model of a checkpoint folder. Raises ConfigError where its files are not what its manifest says."""
         if fault := checkpoint.fault():
             raise ConfigError(f"{checkpoint.path}: refused, {fault}")
@@ -37,24 +45,49 @@ class Contestant(Config):
         )
 
     @classmethod
-    def reference(cls, learner: LearnerConfig) -> "Contestant":
-        """A learner that needs no meta-training."""
-        digest = hashlib.sha256(learner.model_dump_json().encode()).hexdigest()
-        return cls(label=learner.name, learner=learner, weights=None, sha256=digest)
+    def reference(cls, learner: LearnerConfig, model: "Contestant | None" = None) -> "Contestant":
+        """A learner that needs no meta-training, on the input or on the features of a model's encoder."""
+        return cls(
+            label=f"{learner.name} on {model.label}" if model else learner.name,
+            learner=learner,
+            features=model.weights if model else None,
+            sha256=_identity(learner, model.sha256 if model else ""),
+        )
 
     def load(self, family: Family) -> Learner:
         """The learner, ready to answer. Raises ConfigError where it was trained for another kind of family."""
-        learner = build_learner(self.learner, family.spec).eval()
-        if self.weights is not None:
-            learner.load_state_dict(_checked_weights(self.weights, self.sha256))
-        return learner
+        if self.features is None:
+            learner = build_learner(self.learner, family.spec)
+            if self.weights is not None:
+                checkpoint = _checked(self.weights)
+                if checkpoint.sha256 != self.sha256:
+                    raise ConfigError(f"{self.weights}: refused, it holds another model")
+                learner.load_state_dict(checkpoint.weights)
+            return learner.eval()
+        checkpoint = _checked(self.features)
+        if _identity(self.learner, checkpoint.sha256) != self.sha256:
+            raise ConfigError(f"{self.features}: refused, it holds another model")
+        model = build_learner(checkpoint.config.learner, family.spec)
+        model.load_state_dict(checkpoint.weights)
+        width = checkpoint.config.learner.width  # type: ignore[attr-defined]  # what has an encoder has its width
+        return OnFeatures(model.encoder, width, family.spec, lambda spec: build_learner(self.learner, spec)).eval()  # type: ignore[arg-type]
 
 
-def _checked_weights(path: str, sha256: str) -> dict[str, torch.Tensor]:
+def has_encoder(model: Learner) -> bool:
+    """Whether references can read a model's features."""
+    return isinstance(getattr(model, "encoder", None), nn.Module)
+
+
+def _identity(learner: LearnerConfig, features: str) -> str:
+    """Identifies a reference: its config and the model that makes its features."""
+    return hashlib.sha256((learner.model_dump_json() + features).encode()).hexdigest()
+
+
+def _checked(path: str) -> Checkpoint:
     checkpoint = Checkpoint.model_validate({"path": path})
-    if (fault := checkpoint.fault()) or checkpoint.sha256 != sha256:
-        raise ConfigError(f"{path}: refused, {fault or 'it holds another model'}")
-    return checkpoint.weights
+    if fault := checkpoint.fault():
+        raise ConfigError(f"{path}: refused, {fault}")
+    return checkpoint
 
 
 def built_family(task: TaskConfig) -> Family:

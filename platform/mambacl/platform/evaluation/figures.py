@@ -18,14 +18,15 @@ from mambacl.platform.evaluation.statistics import interval
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 
-def colours(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label; references are grey."""
-    trained = [label for label in labels if label not in REFERENCES]
-    chosen = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(trained)}
-    return chosen | {label: "#888888" for label in labels if label in REFERENCES}
+REFERENCE = "#888888"
 
 
-REFERENCES = ("nearest_mean",)
+def colours(results: pd.DataFrame) -> dict[str, str]:
+    """A colour for each contestant, in their order; references are grey."""
+    trained = dict(zip(results["contestant"], results["trained"], strict=True))
+    learners = [label for label in trained if trained[label]]
+    chosen = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(learners)}
+    return {label: chosen.get(label, REFERENCE) for label in trained}
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -38,8 +39,8 @@ def save(figure: Figure, path: Path) -> Path:
 
 def standard(results: pd.DataFrame, title: str) -> Figure:
     """Score of each contestant with its interval, and along the stream: the score of each task position."""
-    labels = list(dict.fromkeys(results["contestant"]))
-    colour = colours(labels)
+    colour = colours(results)
+    labels = list(colour)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[1, 1.6])
     for row, label in enumerate(labels):
         mine = results.query("contestant == @label")
@@ -68,8 +69,8 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
 
 def length(results: pd.DataFrame, trained: Mapping[str, int], title: str) -> Figure:
     """Score against tasks at the trained number of shots, and against shots at the trained number of tasks."""
-    labels = list(dict.fromkeys(results["contestant"]))
-    colour = colours(labels)
+    colour = colours(results)
+    labels = list(colour)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axis, varied, fixed in zip(axes, ("tasks", "shots"), ("shots", "tasks"), strict=True):
         rows = results.query(f"{fixed} == {trained[fixed]}")
@@ -97,6 +98,55 @@ def _curve(axis: Axes, rows: pd.DataFrame, varied: str, label: str, colour: str)
     )
 
 
+def ranking(rows: pd.DataFrame) -> Figure:
+    """Scores with their intervals, best on top; learners without meta-training in grey.
+
+    rows: learner, score, low, high, steps.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.8))
+    for place, row in enumerate(rows.to_dict("records")):
+        score, low, high = row["score"], row["low"], row["high"]
+        axis.barh(place, score, color=PALETTE[0] if row["steps"] else REFERENCE)
+        axis.errorbar(score, place, xerr=[[score - low], [high - score]], color="black", capsize=2)
+        axis.text(high, place, f"  {100 * score:.1f}", va="center", fontsize=8)
+    axis.set_yticks(range(len(rows)), rows["learner"])
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        f"meta-test accuracy, 95 % intervals over {rows['episodes'].iloc[0]} episodes; grey: nothing meta-trained"
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def curves(points: Mapping[str, pd.DataFrame], rows: pd.DataFrame) -> Figure:
+    """Meta-val score against CPU time, a panel a learner, best first, with all others behind it in grey.
+
+    points: each learner's curve; rows: learner, score.
+    """
+    labels = [label for label in rows["learner"] if label in points]
+    across = min(4, len(labels))
+    down = -(-len(labels) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.6 * across, 2.1 * down), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    lines = {
+        label: points[label].dropna(subset=["meta_val/score"]).set_index("train/cpu_seconds")["meta_val/score"]
+        for label in labels
+    }
+    for axis, label in zip(axes.flat, labels, strict=False):
+        for line in lines.values():
+            axis.plot(line.index / 60, line, color="#cccccc", linewidth=0.8)
+        axis.plot(lines[label].index / 60, lines[label], color=PALETTE[0], linewidth=2)
+        axis.set_title(label, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylim(bottom=0)
+    for axis in list(axes.flat)[len(labels) :]:
+        axis.set_visible(False)
+    figure.supxlabel("CPU minutes of meta-training", fontsize=9)
+    figure.supylabel("meta-val score", fontsize=9)
+    return figure
+
+
 def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Training loss and selectivity, and meta-val score, against steps."""
     points = pd.DataFrame(curve).set_index("step")
@@ -118,4 +168,24 @@ def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, y=1.04)
+    return figure
+
+
+def expert_use(use: Sequence[Sequence[Sequence[float]]], title: str) -> Figure:
+    """Share of a task's queries that goes to an expert, a panel a layer: use[layer][task position][expert]."""
+    figure, axes = plt.subplots(1, len(use), figsize=(4.5 * len(use), 3.2), squeeze=False, layout="constrained")
+    most = max(share for layer in use for row in layer for share in row)
+    for number, (axis, layer) in enumerate(zip(axes.flat, use, strict=True)):
+        shares = pd.DataFrame(layer).T
+        tasks = shares.shape[1]
+        axis.imshow(
+            shares, cmap="cividis", vmin=0, vmax=most, aspect="auto", extent=(0.5, tasks + 0.5, len(shares) + 0.5, 0.5)
+        )
+        axis.set_title(f"layer {number}")
+        axis.set_xlabel("task position in the stream")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylabel("expert")
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label="share of the queries")
+    figure.suptitle(title)
     return figure

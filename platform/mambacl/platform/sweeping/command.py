@@ -1,6 +1,5 @@
 """One sweep from start to end: search, best model, promotion, comparison, evaluation."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,10 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, table
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
-from mambacl.platform.overrides import flatten, vary
+from mambacl.platform.overrides import vary
+from mambacl.platform.places import places_for
 from mambacl.platform.session import session
+from mambacl.platform.snapshot import keep
 from mambacl.platform.sweeping.book import Book
 from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.sweeping.promotion import promote
@@ -104,23 +105,8 @@ class Phases:
 
 
 def claim(config: ExperimentConfig, folder: Path) -> None:
-    """Keep the sweep's config in its folder. Raises ConfigError where another config has this name already."""
-    snapshot = folder / SNAPSHOT
-    if snapshot.is_file():
-        before = flatten(json.loads(snapshot.read_text()))
-        now = flatten(config.model_dump(mode="json"))
-        changed = [
-            f"{name} ({json.dumps(before.get(name))}, now {json.dumps(now.get(name))})"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and not name.startswith(CHANGEABLE)
-        ]
-        if changed:
-            raise ConfigError(
-                f"name: a sweep {config.name!r} exists with another config: {'; '.join(changed)}; choose another --name"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    snapshot.write_text(config.model_dump_json(indent=1))
-    known = records.read(folder)
+    """Keep the sweep's config in its folder, and open its record. Raises ConfigError where another config has this name."""
+    keep(folder / SNAPSHOT, config.model_dump(mode="json"), f"a sweep {config.name!r}", CHANGEABLE)
     record = Record(
         kind="sweep",
         name=f"sweep {config.name}",
@@ -128,9 +114,7 @@ def claim(config: ExperimentConfig, folder: Path) -> None:
         params=params_of(config),
         tags=common_tags(config),
     )
-    if known:
-        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
-    records.write(folder, record)
+    records.reopen(folder, record)
 
 
 def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: Any) -> optuna.Study:
@@ -140,6 +124,7 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
     study = open_study(config, modes)
     searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
     delivery.add(folder)
+    places = places_for(config.resources)
 
     def prune(number: int) -> None:
         ray.get(board.prune.remote(trial_name(number)))
@@ -156,7 +141,7 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
             search_alg=searcher,
             scheduler=open_scheduler(config, study, modes["score"], prune),
             num_samples=-1,
-            max_concurrent_trials=concurrent_trials(config),
+            max_concurrent_trials=min(places, config.sweep.concurrent or places),
             reuse_actors=False,
         ),
         run_config=tune.RunConfig(
@@ -180,21 +165,6 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
 def maximised(config: ExperimentConfig) -> bool:
     """Whether the score is to be high."""
     return higher_is_better("regression" if config.task.name == "sine" else "classification")
-
-
-def concurrent_trials(config: ExperimentConfig) -> int:
-    """As many trials as the cluster has places for their workers. Raises ConfigError where there is none."""
-    have, need = ray.cluster_resources(), config.resources
-    places: list[float] = [have.get("CPU", 0) // (need.cpus * need.workers)]
-    if need.gpus:
-        places.append(have.get("GPU", 0) // (need.gpus * need.workers))
-    most = int(min(places))
-    if most < 1:
-        raise ConfigError(
-            f"resources: {need.workers} workers of {need.cpus} CPUs and {need.gpus:g} GPUs do not fit; "
-            f"the cluster has {have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs"
-        )
-    return min(most, config.sweep.concurrent or most)
 
 
 def best_trial(config: ExperimentConfig, folder: Path) -> Path:

@@ -64,7 +64,7 @@ def family_of(reference: Reference) -> tuple:
 def scores(config: ExperimentConfig, label: str, reference: Reference) -> np.ndarray:
     """The model's score on each of promotion's episodes."""
     task = reference.checkpoint.config.task
-    contestant = Contestant.trained(label, reference.checkpoint)
+    contestant = Contestant.of(label, reference.checkpoint)
     sizes = {"tasks": task.tasks, "shots": task.shots, "queries": task.queries}
     cells = cells_of(contestant, task, sizes, "meta_val", FIRST, EPISODES)
     rows = results(cells, Path(config.storage.root).resolve(), lambda done, all: None)

@@ -16,9 +16,9 @@ FILE = "run.json"
 
 
 class Record(Config):
-    """A run of any kind: training, sweep, evaluation."""
+    """A run of any kind: training, sweep, study, evaluation."""
 
-    kind: Literal["train", "sweep", "evaluation"]
+    kind: Literal["train", "sweep", "study", "evaluation"]
     name: str
     """Shown in MLflow."""
     experiment: str
@@ -52,6 +52,13 @@ def write(folder: Path, record: Record) -> Record:
     draft.write_text(record.model_dump_json(indent=1))
     draft.rename(folder / FILE)
     return record
+
+
+def reopen(folder: Path, record: Record) -> Record:
+    """Write the record of a run that starts or goes on: what an earlier attempt is known by stays."""
+    if known := read(folder):
+        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
+    return write(folder, record)
 
 
 def update(folder: Path, **changes: Any) -> Record:

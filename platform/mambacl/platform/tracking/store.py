@@ -90,6 +90,8 @@ class Store:
         self._log_metrics(run_id, [Metric(name, value, record.started, 0) for name, value in record.metrics.items()])
         if last:
             self.client.log_figure(run_id, figures.learning_curve(last.curve, record.name), "learning_curve.png")
+            if use := last.progress.expert_use:
+                self.client.log_figure(run_id, figures.expert_use(use, record.name), "expert_use.png")
             self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
         for picture in sorted(folder.glob("*.png")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("*.yaml")):
             self.client.log_artifact(run_id, str(picture))

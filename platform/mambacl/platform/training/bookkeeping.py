@@ -21,7 +21,6 @@ def open_record(
     config: ExperimentConfig, run: Path, parent: Path | None = None, tags: Mapping[str, str] | None = None
 ) -> None:
     """Write the run's record, or take up the one that an earlier attempt left; its config goes beside it."""
-    known = records.read(run)
     record = Record(
         kind="train",
         name=run_label(config),
@@ -30,9 +29,7 @@ def open_record(
         params=params_of(config),
         tags=common_tags(config) | dict(tags or {}),
     )
-    if known:
-        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
-    records.write(run, record)
+    records.reopen(run, record)
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 

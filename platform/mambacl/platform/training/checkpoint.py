@@ -27,6 +27,9 @@ logger = logging.getLogger("mambacl")
 MANIFEST = "manifest.json"
 
 
+ExpertUse = tuple[tuple[tuple[float, ...], ...], ...]
+
+
 class Progress(Config):
     """How far a run has come."""
 
@@ -36,12 +39,16 @@ class Progress(Config):
     """Mean meta-val score of these weights; None before the first evaluation."""
     scores: tuple[float, ...] = ()
     """That score for each meta-val episode."""
+    expert_use: ExpertUse = ()
+    """Of a mixture: share of the queries of a task that goes to an expert, [layer][task position][expert]."""
     best_score: float | None
     best_step: int
     stale: int
     """Evaluations since the best one."""
     seconds: float
     """Training time so far, over all attempts."""
+    cpu_seconds: float = 0.0
+    """Time that processors of the first worker were busy, over all attempts: the same whatever else the machine does."""
     stopped: str | None
     """Why the run is over, or None while it is not."""
     state_floats: int

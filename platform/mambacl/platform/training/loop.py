@@ -69,18 +69,14 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         load_state_tensors(learner, optimizer, last.optimizer)
         progress, curve = last.progress, last.curve
         logger.info("continuing %s from step %d", run.name, progress.step)
-    began = time.monotonic() - progress.seconds
+    clock = Clock(progress)
     window = torch.zeros(len(METRICS), dtype=torch.float64)
     if not steps and progress.stopped is None:
-        point, scores = validate(learner, family, config, worker)
-        curve.append({"step": 0, "time": _now(), **point})
+        found = validate(learner, family, config, worker)
+        curve.append({"step": 0, "time": _now(), **found.point})
+        score = found.point["meta_val/score"]
         progress = progress.model_copy(
-            update={
-                "score": point["meta_val/score"],
-                "scores": scores,
-                "best_score": point["meta_val/score"],
-                "stopped": "nothing to train",
-            }
+            update={"score": score, "scores": found.scores, "best_score": score, "stopped": "nothing to train"}
         )
         report(_save(run, config, progress, learner, optimizer, curve, worker))
     learner.train()
@@ -100,18 +96,19 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
             curve.append({"step": done, "time": _now(), **point})
             asked = worker.rank == 0 and live(done, point)
             if worker.total(torch.tensor(float(asked))) > 0 and done % train.evaluate_every and done < train.steps:
-                progress = progress.model_copy(update={"step": done, "seconds": time.monotonic() - began})
+                progress = progress.model_copy(update={"step": done, **clock.read()})
                 _save(run, config, progress, learner, optimizer, curve, worker)
                 return progress
         if done % train.evaluate_every == 0 or done == train.steps:
-            point, scores = validate(learner, family, config, worker)
-            seconds = time.monotonic() - began
-            curve.append({"step": done, "time": _now(), **point, "train/seconds": seconds})
-            progress = _advance(progress, done, point["meta_val/score"], seconds, config).model_copy(
-                update={"scores": scores}
+            found = validate(learner, family, config, worker)
+            spent = clock.read()
+            curve.append(
+                {"step": done, "time": _now(), **found.point} | {f"train/{name}": t for name, t in spent.items()}
             )
+            progress = _advance(progress, done, found.point["meta_val/score"], config)
+            progress = progress.model_copy(update={"scores": found.scores, "expert_use": found.expert_use, **spent})
             report(_save(run, config, progress, learner, optimizer, curve, worker))
-            asked = worker.rank == 0 and live(done, point)
+            asked = worker.rank == 0 and live(done, found.point)
             if progress.stopped or worker.total(torch.tensor(float(asked))) > 0:
                 break
     return progress
@@ -122,12 +119,23 @@ def higher_is_better(objective: str) -> bool:
     return objective == "classification"
 
 
+class Clock:
+    """Time that training has taken, over all attempts: by the wall, and of this process's processors."""
+
+    def __init__(self, before: Progress) -> None:
+        self.began = time.monotonic() - before.seconds
+        self.cpu_began = time.process_time() - before.cpu_seconds
+
+    def read(self) -> dict[str, float]:
+        return {"seconds": time.monotonic() - self.began, "cpu_seconds": time.process_time() - self.cpu_began}
+
+
 def _now() -> int:
     """Milliseconds since 1970: kept with a point, so that delivering it again is the same delivery."""
     return time.time_ns() // 1_000_000
 
 
-def _advance(before: Progress, step: int, score: float, seconds: float, config: ExperimentConfig) -> Progress:
+def _advance(before: Progress, step: int, score: float, config: ExperimentConfig) -> Progress:
     sign = 1 if higher_is_better(before.spec.output) else -1
     better = before.best_score is None or sign * score > sign * before.best_score
     stale = 0 if better else before.stale + 1
@@ -143,7 +151,6 @@ def _advance(before: Progress, step: int, score: float, seconds: float, config: 
             "best_score": score if better else before.best_score,
             "best_step": step if better else before.best_step,
             "stale": stale,
-            "seconds": seconds,
             "stopped": stopped,
         }
     )

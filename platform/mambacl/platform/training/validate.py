@@ -1,49 +1,79 @@
 """Scores of a learner on meta-val during training."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from mambacl.learners.learner import Learner
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.selectivity import true_mass
 from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training.checkpoint import ExpertUse
 from mambacl.platform.training.worker import Worker
+from mambacl.tasks.episode import Episode
 from mambacl.tasks.family import Family
 
 MAP_EPISODES = 4
 """Episodes whose exact association maps are computed at each evaluation."""
 
 
-@torch.no_grad()
-def validate(
-    learner: Learner, family: Family, config: ExperimentConfig, worker: Worker
-) -> tuple[dict[str, float], tuple[float, ...]]:
-    """Means over the first `train.evaluate_episodes` of meta-val, the same on every worker.
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Scores over the first `train.evaluate_episodes` of meta-val, the same on every worker."""
 
-    meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
-    meta_val/true_mass on a few episodes for learners with association maps. And the score of each episode.
-    """
+    point: dict[str, float]
+    """meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
+    meta_val/true_mass on a few episodes for learners with association maps, meta_val/experts for mixtures: how many experts
+    are in even use (the exponential of the entropy), mean over layers."""
+    scores: tuple[float, ...]
+    """Score of each episode."""
+    expert_use: ExpertUse = ()
+    """Share of a task's queries that goes to an expert: [layer][task position][expert]; empty without experts."""
+
+
+@torch.no_grad()
+def validate(learner: Learner, family: Family, config: ExperimentConfig, worker: Worker) -> Validation:
+    """Score the learner as it is."""
     learner.eval()
     episodes = config.train.evaluate_episodes
     names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
     table = torch.zeros(len(names), episodes, dtype=torch.float64)
+    use = torch.zeros(0)
     own = worker.share(range(episodes))
     for start in range(0, len(own), config.train.batch):
         indices = own[start : start + config.train.batch]
         episode = family.episodes("meta_val", indices).to(worker.device)
-        prediction = learner(episode).prediction.float()
+        output = learner(episode)
+        prediction = output.prediction.float()
         columns = [losses(prediction, episode), scores(prediction, episode), scores(prediction, episode, "seen")]
         for row, column in zip(table, columns, strict=True):
             row[list(indices)] = _mean(column)
+        if output.expert_use:
+            use = use + _by_task(output.expert_use, episode)
     # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
     table = worker.total(table)
-    result = dict(zip(names, table.mean(1).tolist(), strict=True))
+    point = dict(zip(names, table.mean(1).tolist(), strict=True))
     if learner.layers:
         episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
-        result["meta_val/true_mass"] = float(true_mass(association, episode).mean())
+        point["meta_val/true_mass"] = float(true_mass(association, episode).mean())
+    if use.numel():
+        use = worker.total(use)
+        use = use / use.sum(-1, keepdim=True)
+        share = use.mean(1)
+        point["meta_val/experts"] = float(torch.special.entr(share).sum(-1).exp().mean())
     learner.train()
-    return result, tuple(table[1].tolist())
+    by_layer = tuple(tuple(tuple(shares) for shares in layer) for layer in use.tolist())
+    return Validation(point, tuple(table[1].tolist()), by_layer)
+
+
+def _by_task(expert_use: Sequence[Tensor], episode: Episode) -> Tensor:
+    """How often queries of each task went to each expert, (layers, K, E)."""
+    task_BMK = one_hot(episode.query_task).double()
+    return torch.stack([torch.einsum("bmk,bme->ke", task_BMK, use.double()) for use in expert_use]).cpu()
 
 
 def _mean(per_query: Tensor) -> Tensor:

@@ -1,0 +1,38 @@
+"""`mambacl study`: train several experiments, evaluate them on the same episodes, and set them side by side."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from mambacl.platform.arguments import parse_study
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.console import json_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Any field of an experiment can be set for all of them, as in --train.steps 100 or --task.path FILE."""
+
+    name: tyro.conf.Positional[str]
+    """A study that ships with the package, or a YAML file."""
+    storage: StorageConfig = StorageConfig()
+    """Where runs are kept."""
+    address: str | None = None
+    """Ray cluster to run on; by default this machine."""
+    dry_run: bool = False
+    """Show what each learner costs, and train nothing."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON object as the last line."""
+
+
+def main(arguments: list[str]) -> int:
+    options, changes = parse_study(Options, arguments)
+    from mambacl.platform.studying.command import dry_run, study
+    from mambacl.platform.studying.config import find_study
+
+    config = find_study(options.name)
+    result = dry_run(config, changes) if options.dry_run else study(config, changes, options.storage, options.address)
+    if options.as_json:
+        json_line(result)
+    return 0

@@ -1,0 +1,1 @@
+"""Studies: several learners trained, evaluated and shown side by side."""
