@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer
+from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer, unit
 from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
 from mambacl.learners.mixers.linear_attention import LinearAttentionMixer
 from mambacl.learners.mixers.linear_attention_config import LinearAttentionConfig
@@ -152,7 +152,7 @@ def test_mlstm_bears_input_gates_that_overflow(x):
 
 def test_gated_deltanet_equals_its_recurrence(x):
     mixer, x = made(GatedDeltaNetMixer, GatedDeltaNetConfig(width=D, heads=2, state_size=6), x)
-    w = naive(mixer, x)
+    w = unit(naive(mixer, x))
     S, eye, outputs = torch.zeros(B, 2, 6, D // 2, dtype=torch.float64), torch.eye(6, dtype=torch.float64), []
     for t in range(L):
         k, b = w.key[:, :, t].unsqueeze(-1), w.strength[:, :, t, None, None]
@@ -169,7 +169,7 @@ def test_mesanet_with_unit_gates_is_ridge_regression(x):
     with torch.no_grad():
         mixer.A_log.fill_(-50)  # no decay
         mixer.strength.weight.zero_()  # every token is written with sigmoid(0) = 1/2
-    w, answers = naive(mixer, x), heads_output(mixer, x)
+    w, answers = unit(naive(mixer, x)), heads_output(mixer, x)
     penalty = 2 * (F.softplus(mixer.ridge[0]) + 0.25)
     scale = penalty.rsqrt().detach().numpy()
     for t in (5, L - 1):

@@ -3,12 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mambacl.learners.closed_form.configs import NearestMeanConfig
+from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.evaluation.cells import EPISODES, cells_of, compute
-from mambacl.platform.evaluation.contestant import Contestant, built_family
+from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.suites import settings
-from mambacl.tasks.config import ConfigError
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.loop import meta_train
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.config import ConfigError, parse
 from mambacl.tasks.images_config import GlyphsConfig
 
 TASK = GlyphsConfig(tasks=3, shots=2, queries=2, vocabulary=6)
@@ -45,6 +50,38 @@ def test_an_episode_has_the_same_score_in_any_cell():
     )
     pd.testing.assert_frame_equal(whole, parts)
     assert np.allclose(np.stack(list(whole["by_task"])).mean(1), whole["score"])
+
+
+def test_a_reference_on_features_is_the_reference_on_what_the_encoder_makes(tmp_path):
+    config = parse(
+        ExperimentConfig,
+        {
+            "name": "tiny",
+            "task": TASK.model_dump(),
+            "learner": {"name": "prototypes", "width": 12, "encoder": {"name": "mlp"}},
+            "train": {"steps": 2, "batch": 2, "evaluate_every": 2, "evaluate_episodes": 2},
+        },
+    )
+    meta_train(config, tmp_path, Worker(), lambda saved: None, lambda step, point: False)
+    model = Contestant.of("model", checkpoint.best(tmp_path))
+    on_model = Contestant.reference(NearestMeanConfig(), model)
+    assert on_model.label == "nearest_mean on model"
+    assert on_model.sha256 != NEAREST.sha256
+    episode, encoder = built_family(TASK).episodes("meta_test", range(4)), built_learner(model, TASK).encoder
+    with torch.no_grad():
+        support, query = (
+            encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2]) for x in (episode.support_x, episode.query_x)
+        )
+        codes = [[int(c) for c in row.unique()] for row in episode.support_y]
+        means = [
+            torch.stack([s[y == c].mean(0) for c in row])
+            for s, y, row in zip(support, episode.support_y, codes, strict=True)
+        ]
+        nearest = [[row[i] for i in torch.cdist(q, m).argmin(1)] for q, m, row in zip(query, means, codes, strict=True)]
+        assert on_model.load(built_family(TASK))(episode).prediction.argmax(-1).tolist() == nearest
+    other = on_model.model_copy(update={"sha256": "0"})
+    with pytest.raises(ConfigError, match="refused, it holds another model"):
+        other.load(built_family(TASK))
 
 
 def test_the_length_suite_goes_as_far_as_codes_and_images_allow():

@@ -11,7 +11,7 @@ from mambacl.tasks.config import parse
 FLOOR = 1.9e-4
 """The error that is left when the task is known: the query's own noise."""
 CLASSES_ONLY = {"prototypes", "gemcl"}
-SMALL = {field: value for field, value in (("width", 16), ("state_size", 8), ("heads", 2), ("hidden", 32))}
+SMALL = {"width": 16, "state_size": 8, "heads": 2, "hidden": 32}
 
 
 @pytest.mark.parametrize("name", [n for n, kind in CONFIGS.items() if kind.scale and n not in CLASSES_ONLY])

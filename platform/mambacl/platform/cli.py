@@ -14,7 +14,7 @@ COMMANDS = {
     "lineup": "resize learners to equal parameters, state or FLOPs, and show what they cost",
     "resume": "finish a sweep that was interrupted",
     "evaluate": "evaluate registered models, runs or checkpoints",
-    "list": "list presets, learners, tasks, models, runs or sweeps",
+    "list": "list presets, studies, learners, tasks, models, runs or sweeps",
     "show": "dry run: resolved config, parameters, state, FLOPs, memory",
     "sync": "deliver to MLflow what it has not got yet",
     "doctor": "check this installation: versions, devices, kernels",

@@ -4,27 +4,29 @@
 Shapes: B episodes, L tokens, D width, E inner width, H heads, K key size, V = E / H value size.
 """
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mambacl.learners.learner import State
 from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
 from mambacl.learners.mixers.kda_config import KdaConfig
-from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads
+from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads, trace, untrace
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
-from mambacl.learners.mixers.mixer import start_alike
+from mambacl.learners.mixers.mixer import Trace, start_alike
 from mambacl.learners.mixers.rates import log_rates, start_steps
+from mambacl.learners.scan import matrix
 from mambacl.learners.scan.writes import Writes
 
 
-QUERY = 2.0
-"""Length of a query, beside keys of length 1. Answers are normalised, so that it matters to the selectivity loss alone. At
-sqrt(K), the spread of softmax attention's scores, fresh rows are worse than flat ones: all keys then become alike, and
-meta-training never leaves its plateau. At 1 it leaves it later, since no row of cosines is sharp."""
-
-
 class GatedDeltaNetMixer(MatrixMixer):
-    """Keys of length 1, and queries of one length too: associations are cosines."""
+    """Reads and writes with queries and keys of length 1; associations are scored before these are brought to it.
+
+    Cosines would do for scores, too, but not for learning them: once all keys point one way their gradient is zero, and
+    meta-training stays on its plateau for ever (seen on glyphs and on Omniglot within a hundred steps).
+    """
 
     erase = True
 
@@ -58,8 +60,8 @@ class GatedDeltaNetMixer(MatrixMixer):
         q, k, v = (split_heads(part, H) for part in parts)
         step_BHLP = split_heads(F.softplus(self.step(x_BLD) + self.dt_bias), H)
         w = Writes(
-            query=QUERY * F.normalize(q, dim=-1) if reads else None,
-            key=F.normalize(k, dim=-1),
+            query=q if reads else None,
+            key=k,
             value=v,
             log_decay=-torch.exp(self.A_log)[:, None, None] * step_BHLP,
             strength=self.strength(x_BLD).sigmoid().transpose(1, 2),
@@ -67,9 +69,27 @@ class GatedDeltaNetMixer(MatrixMixer):
         )
         return w, None
 
+    def run(self, w: Writes, state: State, after: State) -> tuple[Tensor | None, Trace]:
+        y, _ = super().run(unit(w), state, after)
+        return y, trace(w)
+
+    def ask(self, w: Writes, state: State) -> tuple[Tensor, Trace]:
+        y, _ = super().ask(unit(w), state)
+        return y, trace(w)
+
+    def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
+        stream, asked = (unit(untrace(kept, groups, self.erase)) for kept in (tokens, queries))
+        return matrix.weights(stream, asked)
+
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
         return self.out_proj(self.normalise(y_BLE) * F.silu(self.gate(x_BLD)))
 
     def normalise(self, y_BLE: Tensor) -> Tensor:
         """Each head's answer to length sqrt(V), times learned weights."""
         return self.norm(y_BLE.unflatten(-1, (self.heads, -1))).flatten(-2)
+
+
+def unit(w: Writes) -> Writes:
+    """Queries and keys brought to length 1."""
+    query = None if w.query is None else F.normalize(w.query, dim=-1)
+    return dataclasses.replace(w, query=query, key=F.normalize(w.key, dim=-1))

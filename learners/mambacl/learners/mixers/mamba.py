@@ -36,7 +36,7 @@ class MambaMixer(Mixer):
         self.out_proj = nn.Linear(E, D, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
         start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
-        start_steps(self.dt_proj.bias)
+        start_steps(self.dt_proj.bias, *config.delta)
 
     @property
     def groups(self) -> int:

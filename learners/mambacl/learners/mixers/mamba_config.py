@@ -21,6 +21,8 @@ class MambaConfig(SequenceConfig):
     decay: Annotated[float, Field(gt=0)] = 0.01
     """Scale of the initial decay rates, A = -decay * (1..N). At 1, as for language, most of a fresh state has faded before
     a stream of a hundred tokens ends: queries cannot read what was written, and meta-training stays on its plateau."""
+    delta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.001, 0.1)
+    """Smallest and largest initial step Delta: how strongly a token is written, and with `decay` how fast it fades."""
     feed_forward: Annotated[float, Field(ge=0)] = 0.0
     """Width of a feed-forward part after the mixer, as a multiple of D; 0 for none, as in Mamba."""
     short_conv: Annotated[int, Field(ge=0, le=16)] = 4

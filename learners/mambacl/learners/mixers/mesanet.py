@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambacl.learners.learner import State
-from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer
+from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer, unit
 from mambacl.learners.mixers.matrix import trace, untrace
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
 from mambacl.learners.mixers.mixer import Trace
@@ -41,7 +41,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return super().state_floats(tokens) + self.heads * self.keys**2
 
     def run(self, w: Writes, state: State, after: State) -> tuple[Tensor | None, Trace]:
-        kept = trace(w)
+        kept, w = trace(w), unit(w)
         moments = dataclasses.replace(w, query=None, value=w.key)
         if w.query is not None:
             w = dataclasses.replace(w, query=self.solve(matrix.states(moments, state["G"]), w.query))
@@ -50,7 +50,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return y, kept
 
     def ask(self, w: Writes, state: State) -> tuple[Tensor, Trace]:
-        return matrix.read(self.solved(w, state["G"]), state["S"]), trace(w)
+        return matrix.read(self.solved(unit(w), state["G"]), state["S"]), trace(w)
 
     def solved(self, w: Writes, G: Tensor) -> Writes:
         """Queries solved for the moments G (B, H, K, K), to which each adds its own as the one next token."""
@@ -67,7 +67,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return torch.cholesky_solve(q.unsqueeze(-1), factor).squeeze(-1)
 
     def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
-        stream, asked = (untrace(kept, slice(None), self.erase) for kept in (tokens, queries))
+        stream, asked = (unit(untrace(kept, slice(None), self.erase)) for kept in (tokens, queries))
         empty = stream.key.new_zeros(*stream.key.shape[:2], self.keys, self.keys)
         G = matrix.scan(dataclasses.replace(stream, query=None, value=stream.key), empty, "chunked")[1]
         return matrix.weights(stream, self.solved(asked, G))[:, groups]

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def start_steps(bias: Tensor) -> None:
-    """Give a bias values whose softplus is log-uniform in [1e-3, 0.1]: channels forget at rates spread over two decades."""
-    step = torch.exp(torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)))
+def start_steps(bias: Tensor, low: float = 1e-3, high: float = 0.1) -> None:
+    """Give a bias values whose softplus is log-uniform between the two: channels forget at rates spread over decades."""
+    step = torch.exp(torch.empty_like(bias).uniform_(math.log(low), math.log(high)))
     bias.copy_(step + torch.log(-torch.expm1(-step)))
 
 

@@ -11,7 +11,7 @@ from mambacl.platform.arguments import parse_options
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line, table
 
-Kind = Literal["presets", "learners", "tasks", "models", "runs", "sweeps"]
+Kind = Literal["presets", "studies", "learners", "tasks", "models", "runs", "sweeps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     options = parse_options("list", Options, arguments)
     rows = {
         "presets": presets,
+        "studies": studies,
         "learners": learners,
         "tasks": tasks,
         "models": lambda: models(options.storage),
@@ -56,6 +57,22 @@ def presets() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def studies() -> list[dict[str, Any]]:
+    from mambacl.platform.overrides import shipped
+    from mambacl.platform.studying.config import find_study
+
+    found = [find_study(name) for name in sorted(shipped("studies"))]
+    return [
+        {
+            "name": study.name,
+            "matched": f"{study.match.measure} = {study.match.budget:,.0f}" if study.match else "",
+            "seeds": len(study.seeds),
+            "experiments": ", ".join(study.experiments),
+        }
+        for study in found
+    ]
 
 
 def learners() -> list[dict[str, Any]]:

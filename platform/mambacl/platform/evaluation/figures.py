@@ -1,7 +1,9 @@
 """Figures of evaluations and training curves. A learner has the same colour in every figure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,14 +21,20 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 REFERENCE = "#888888"
+LINES = ("-", "--", ":", "-.")
 
 
-def colours(results: pd.DataFrame) -> dict[str, str]:
-    """A colour for each contestant, in their order; references are grey."""
+def styles(results: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Colour and line of each contestant, in their order; references are grey. No two are alike up to 32 learners."""
     trained = dict(zip(results["contestant"], results["trained"], strict=True))
-    learners = [label for label in trained if trained[label]]
-    chosen = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(learners)}
-    return {label: chosen.get(label, REFERENCE) for label in trained}
+    count = Counter()
+    chosen = {}
+    for label, is_trained in trained.items():
+        number = count[is_trained]
+        count[is_trained] += 1
+        colour, turn = (PALETTE[number % len(PALETTE)], number // len(PALETTE)) if is_trained else (REFERENCE, number)
+        chosen[label] = {"color": colour, "linestyle": LINES[turn % len(LINES)]}
+    return chosen
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -39,18 +47,20 @@ def save(figure: Figure, path: Path) -> Path:
 
 def standard(results: pd.DataFrame, title: str) -> Figure:
     """Score of each contestant with its interval, and along the stream: the score of each task position."""
-    colour = colours(results)
-    labels = list(colour)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[1, 1.6])
+    style = styles(results)
+    labels = list(style)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, max(3.6, 0.25 * len(labels))), width_ratios=[1, 1.6], layout="constrained"
+    )
     for row, label in enumerate(labels):
         mine = results.query("contestant == @label")
         found = interval(mine["score"].to_numpy())
-        left.barh(row, found.score, color=colour[label])
+        left.barh(row, found.score, color=style[label]["color"])
         left.errorbar(
             found.score, row, xerr=[[found.score - found.low], [found.high - found.score]], color="black", capsize=3
         )
         positions = pd.DataFrame(mine["by_task"].tolist()).mean()
-        right.plot(positions.index + 1, positions, color=colour[label], label=label, marker=".")
+        right.plot(positions.index + 1, positions, **style[label], label=label, marker=".")
     chance = 1 / results["tasks"].iloc[0]
     for axis, line in ((left, left.axvline), (right, right.axhline)):
         line(chance, color="black", linestyle=":", linewidth=1)
@@ -69,13 +79,13 @@ def standard(results: pd.DataFrame, title: str) -> Figure:
 
 def length(results: pd.DataFrame, trained: Mapping[str, int], title: str) -> Figure:
     """Score against tasks at the trained number of shots, and against shots at the trained number of tasks."""
-    colour = colours(results)
-    labels = list(colour)
+    style = styles(results)
+    labels = list(style)
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axis, varied, fixed in zip(axes, ("tasks", "shots"), ("shots", "tasks"), strict=True):
         rows = results.query(f"{fixed} == {trained[fixed]}")
         for label in labels:
-            _curve(axis, rows.query("contestant == @label"), varied, label, colour[label])
+            _curve(axis, rows.query("contestant == @label"), varied, label, style[label])
         axis.axvline(trained[varied], color="black", linestyle=":", linewidth=1)
         axis.set_xscale("log")
         ticks = sorted(set(rows[varied]))
@@ -89,17 +99,17 @@ def length(results: pd.DataFrame, trained: Mapping[str, int], title: str) -> Fig
     return figure
 
 
-def _curve(axis: Axes, rows: pd.DataFrame, varied: str, label: str, colour: str) -> None:
+def _curve(axis: Axes, rows: pd.DataFrame, varied: str, label: str, style: Mapping[str, Any]) -> None:
     points = [(size, interval(group["score"].to_numpy())) for size, group in rows.groupby(varied)]
     sizes = [int(size) for size, _ in points]  # type: ignore[call-overload]
-    axis.plot(sizes, [point.score for _, point in points], color=colour, label=label, marker=".")
+    axis.plot(sizes, [point.score for _, point in points], **style, label=label, marker=".")
     axis.fill_between(
-        sizes, [p.low for _, p in points], [p.high for _, p in points], color=colour, alpha=0.2, linewidth=0
+        sizes, [p.low for _, p in points], [p.high for _, p in points], color=style["color"], alpha=0.2, linewidth=0
     )
 
 
 def ranking(rows: pd.DataFrame) -> Figure:
-    """Scores with their intervals, best on top; learners without meta-training in grey.
+    """Scores with their intervals, best on top; references in grey.
 
     rows: learner, score, low, high, steps.
     """
@@ -111,9 +121,7 @@ def ranking(rows: pd.DataFrame) -> Figure:
         axis.text(high, place, f"  {100 * score:.1f}", va="center", fontsize=8)
     axis.set_yticks(range(len(rows)), rows["learner"])
     axis.invert_yaxis()
-    axis.set_xlabel(
-        f"meta-test accuracy, 95 % intervals over {rows['episodes'].iloc[0]} episodes; grey: nothing meta-trained"
-    )
+    axis.set_xlabel(f"meta-test accuracy, 95 % intervals over {rows['episodes'].iloc[0]} episodes; grey: references")
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -140,6 +148,7 @@ def curves(points: Mapping[str, pd.DataFrame], rows: pd.DataFrame) -> Figure:
         axis.set_title(label, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
+        axis.set_xlim(left=0)
     for axis in list(axes.flat)[len(labels) :]:
         axis.set_visible(False)
     figure.supxlabel("CPU minutes of meta-training", fontsize=9)

@@ -203,11 +203,11 @@ def train_all(
 
 
 def _train(experiment: ExperimentConfig, run: Path, board: ActorHandle, failed: dict[Path, str]) -> None:
-    """Train one run. One that diverges does not end the study."""
+    """Train one run. One that fails, such as by diverging, does not end the study."""
     try:
         train(experiment, run, board)
-    except TrainingFailed as error:
+    except Exception as error:
         close_record(run, error)
-        failed[run] = str(error)
+        failed[run] = str(error).strip().splitlines()[-1]
     else:
         close_record(run, None)

@@ -41,7 +41,8 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     episodes = config.train.evaluate_episodes
     names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
     table = torch.zeros(len(names), episodes, dtype=torch.float64)
-    use = torch.zeros(0)
+    experts = getattr(config.learner, "experts", None)
+    use = torch.zeros(learner.layers, config.task.tasks, experts.count if experts else 0, dtype=torch.float64)
     own = worker.share(range(episodes))
     for start in range(0, len(own), config.train.batch):
         indices = own[start : start + config.train.batch]
@@ -52,7 +53,7 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
         for row, column in zip(table, columns, strict=True):
             row[list(indices)] = _mean(column)
         if output.expert_use:
-            use = use + _by_task(output.expert_use, episode)
+            use += _by_task(output.expert_use, episode, config.task.tasks)
     # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
     table = worker.total(table)
     point = dict(zip(names, table.mean(1).tolist(), strict=True))
@@ -60,19 +61,19 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
         episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
         point["meta_val/true_mass"] = float(true_mass(association, episode).mean())
-    if use.numel():
+    if experts:
         use = worker.total(use)
         use = use / use.sum(-1, keepdim=True)
         share = use.mean(1)
         point["meta_val/experts"] = float(torch.special.entr(share).sum(-1).exp().mean())
     learner.train()
-    by_layer = tuple(tuple(tuple(shares) for shares in layer) for layer in use.tolist())
+    by_layer = tuple(tuple(tuple(shares) for shares in layer) for layer in use.tolist()) if experts else ()
     return Validation(point, tuple(table[1].tolist()), by_layer)
 
 
-def _by_task(expert_use: Sequence[Tensor], episode: Episode) -> Tensor:
+def _by_task(expert_use: Sequence[Tensor], episode: Episode, tasks: int) -> Tensor:
     """How often queries of each task went to each expert, (layers, K, E)."""
-    task_BMK = one_hot(episode.query_task).double()
+    task_BMK = one_hot(episode.query_task, tasks).double()
     return torch.stack([torch.einsum("bmk,bme->ke", task_BMK, use.double()) for use in expert_use]).cpu()
 
 
