@@ -127,6 +127,11 @@ class Learner(nn.Module, ABC):
         return (x.unsqueeze(1), y.unsqueeze(1)) if one else (x, y)
 
 
+def bounded(prediction: Tensor, spec: Spec) -> Tensor:
+    """Predictions of a trained network, through tanh where the targets lie in -1..1."""
+    return prediction.tanh() if spec.bounded else prediction
+
+
 def attachments(query_after: Tensor) -> list[tuple[int, int, Tensor | None]]:
     """Cut the stream where queries attach: (start, stop, queries) with queries asked after example stop - 1.
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.encoders import Mlp, build_encoder
-from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
+from mambacl.learners.learner import Association, Learner, Output, State, attachments, bounded, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixture import Mixture, balance_loss
 from mambacl.learners.sequence_config import SequenceConfig
@@ -194,7 +194,7 @@ class SequenceLearner(Learner):
         for block, before in zip(self._blocks, state["layers"], strict=True):
             queries, trace = block.read(queries, before)
             traces.append(trace)
-        return self.head(self.norm(queries)), traces
+        return bounded(self.head(self.norm(queries)), self.spec), traces
 
     def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
         return (

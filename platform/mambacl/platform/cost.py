@@ -59,15 +59,16 @@ def cost_of(config: ExperimentConfig) -> Cost:
     """Build the learner and count one episode of the experiment's size."""
     family = build_family(config.task)
     learner = build_learner(config.learner, family.spec)
-    K, S, Q = config.task.tasks, config.task.shots, config.task.queries
+    examples = config.task.examples
     episode = family.episodes("meta_train", [0])
+    queries = episode.query_x.shape[1]
     with torch.no_grad():
         with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             state = learner.observe(learner.init_state(1), episode.support_x, episode.support_y)
-        support = counter.get_total_flops() + learner.scan_flops(K * S)
+        support = counter.get_total_flops() + learner.scan_flops(examples)
         with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             learner.predict(state, episode.query_x)
-        query = counter.get_total_flops() + learner.read_flops(K * Q)
+        query = counter.get_total_flops() + learner.read_flops(queries)
     parameters, core, active = count_parameters(learner)
     kept = _activation_bytes(learner, family) * -(
         -config.train.batch // (config.resources.workers * config.train.accumulate)
@@ -76,9 +77,9 @@ def cost_of(config: ExperimentConfig) -> Cost:
         parameters=parameters,
         core_parameters=core,
         active_parameters=active,
-        state_floats=learner.state_floats(K * S),
-        support_flops=support // (K * S),
-        query_flops=query // (K * Q),
+        state_floats=learner.state_floats(examples),
+        support_flops=support // examples,
+        query_flops=query // queries,
         episode_flops=support + query,
         train_bytes=4 * 4 * parameters + kept,
     )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mambacl.learners.features import FeatureLearner
 from mambacl.learners.gradient.configs import OmlConfig
 from mambacl.learners.gradient.inner import Fast, follow
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import Output, State, bounded
 from mambacl.tasks.episode import Spec
 
 
@@ -49,4 +49,4 @@ class Oml(FeatureLearner):
         """The fast network with each episode's own weights; the last layer has no bias."""
         for i in range(len(self.biases)):
             z_BTF = F.relu(torch.baddbmm(fast[f"bias{i}"].unsqueeze(1), z_BTF, fast[f"weight{i}"]))
-        return z_BTF @ fast[f"weight{len(self.biases)}"]
+        return bounded(z_BTF @ fast[f"weight{len(self.biases)}"], self.spec)

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     console.print(
         f"\nparameters      {amount(cost.parameters)} ({amount(cost.core_parameters)} in the blocks, "
         f"{amount(cost.active_parameters)} active for one token)"
-        f"\nstate           {amount(cost.state_floats, 'floats')} after {experiment.task.tasks * experiment.task.shots} examples"
+        f"\nstate           {amount(cost.state_floats, 'floats')} after {experiment.task.examples} examples"
         f"\nFLOPs           {amount(cost.support_flops)} a support example, {amount(cost.query_flops)} a query, "
         f"{amount(cost.episode_flops)} an episode"
         f"\nmemory          {amount(cost.train_bytes, 'B')} for a training step on each worker"

@@ -50,7 +50,7 @@ def evaluate(
     found = [find(model, storage) for model in models]
     task = common_task(found, task_path)
     contestants = [Contestant.trained(label, reference.checkpoint) for label, reference in labels(found).items()]
-    if task.name != "sine":
+    if task.output == "classification":
         contestants.append(Contestant.reference(NearestMeanConfig()))
     root = Path(storage.root).resolve()
     cells = [
@@ -171,7 +171,7 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
                 f"{100 * entry['score_seen']:.1f}" if classes else "",
                 _shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
                 count_parameters(learner)[0],
-                learner.state_floats(task.tasks * task.shots),
+                learner.state_floats(task.examples),
             ]
         )
     if classes:

@@ -1,10 +1,12 @@
 """Episode sizes along the training: curriculum stages, then the family's own size."""
 
+from typing import Any
+
 from mambacl.platform.config import ExperimentConfig, Length
 from mambacl.tasks.randomness import generator
 
 
-def lengths(config: ExperimentConfig, step: int) -> dict[str, int | None]:
+def lengths(config: ExperimentConfig, step: int) -> dict[str, Any]:
     """Tasks and shots of the episodes of a training step (None: the family's own); ranges are drawn by seed and step,
     so that all workers and every repetition agree."""
     stage = next((stage for stage in config.train.curriculum if step < stage.until), None)
