@@ -1,5 +1,7 @@
 """How episodes are assembled: whatever the options, a stream keeps its contract, and each option does what it says."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def identities(x):
 
 def runs(numbers):
     """How often neighbours differ, and one."""
-    return 1 + sum(a != b for a, b in zip(numbers, numbers[1:], strict=False))
+    return 1 + sum(a != b for a, b in itertools.pairwise(numbers))
 
 
 @settings(max_examples=150, deadline=None)
@@ -187,7 +189,7 @@ def test_values_too_have_all_kinds_of_streams():
 
 
 def test_mistakes_are_one_line(build):
-    with pytest.raises(ValueError, match=r"^task\.vocabulary: must be at least tasks \+ distractors = 13, got 12$"):
+    with pytest.raises(ValueError, match=r"^task\.vocabulary: must be at least the tasks of a stream, 13, got 12$"):
         build(distractors=9)
     with pytest.raises(ValueError, match=r"^task\.tasks: meta_val has 13 classes, an episode needs 14$"):
         build(open_set=10)

@@ -11,6 +11,9 @@ from mambacl.tasks.family_config import FamilyConfig
 from mambacl.tasks.randomness import SPLITS, Split
 from mambacl.tasks.stream_config import QueryAfter, StreamConfig
 
+UNLIMITED = 1_000_000
+"""How many tasks and examples a generator has."""
+
 
 class Family(ABC):
     """Episodes of one source at one size. Episode number i of a split is always the same, in any order, anywhere."""
@@ -50,8 +53,8 @@ class Family(ABC):
         """Raise ConfigError unless every split can serve an episode; the message says what there is."""
         config, stream = self.config, self.config.stream
         if config.streamed > config.codes:
-            needed = f"tasks + distractors = {config.streamed}" if stream.distractors else f"tasks = {config.tasks}"
-            raise ConfigError(f"task.vocabulary: must be at least {needed}, got {config.codes}")
+            needed = "the tasks of a stream," if config.streamed > config.tasks else "tasks ="
+            raise ConfigError(f"task.vocabulary: must be at least {needed} {config.streamed}, got {config.codes}")
         if stream.open_set and self.spec.output != "classification":
             raise ConfigError(f"task.stream.open_set: needs label codes, the task is {self.spec.output}")
         for split in SPLITS:

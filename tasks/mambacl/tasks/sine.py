@@ -11,14 +11,13 @@ import numpy as np
 import torch
 
 from mambacl.tasks.episode import Episode, Spec
-from mambacl.tasks.family import Family
+from mambacl.tasks.family import UNLIMITED, Family
 from mambacl.tasks.randomness import Split, generator
 from mambacl.tasks.sine_config import SineConfig
 from mambacl.tasks.stream import lay_out
 
 POINTS = 50
 NOISE = 0.1
-UNLIMITED = 1_000_000
 
 
 class SineFamily(Family):
