@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mambacl.tasks.config import Config
 from mambacl.tasks.family_config import Objective
+from mambacl.tasks.noise import Noise
 
 
 class Spec(Config):
@@ -55,6 +56,8 @@ class Episode:
     index: Tensor
     """(B,) int64: the number of each episode, which with family, split and seed determines it."""
     objective: Objective
+    noise: Noise | None = None
+    """Noise that the learner adds, at the encoder's output or the tokens; that on examples is in them already."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same episodes on another device."""

@@ -1,14 +1,19 @@
 """A task family: a data source that makes numbered episodes."""
 
 import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+from torch import Tensor
+
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family_config import FamilyConfig
+from mambacl.tasks.noise import Noise
 from mambacl.tasks.randomness import SPLITS, Split
+from mambacl.tasks.stream import Layout
 from mambacl.tasks.stream_config import QueryAfter, StreamConfig
 
 UNLIMITED = 1_000_000
@@ -73,5 +78,18 @@ class Family(ABC):
     @property
     def variant(self) -> str:
         """What else than size, data and splits decides the episodes; empty by default. Part of the digest in `spec`."""
-        stream = self.config.stream
-        return "" if stream == StreamConfig() else f" {stream.model_dump_json(exclude_defaults=True)}"
+        stream, noise = self.config.stream, self.config.noise
+        parts = ["" if stream == StreamConfig() else f" {stream.model_dump_json(exclude_defaults=True)}"]
+        return "".join(parts + ([] if noise is None else [f" {noise.model_dump_json()}"]))
+
+    def assemble(self, layout: Layout, x: Tensor, y: Tensor, split: Split, indices: Sequence[int]) -> Episode:
+        """Episodes of inputs (B, N, *shape) and targets (B, N) or (B, N, size) in their places, with the noise of the config."""
+        episode = layout.episode(x, y, indices, self.spec.output)
+        if self.config.noise is None:
+            return episode
+        noise = Noise(self.config.noise, self.config.seed, split)
+        if noise.site != "pixel":
+            return dataclasses.replace(episode, noise=noise)
+        add = noise.add_to_images if self.spec.input == "image" else noise.add
+        support_x, query_x = add(episode.support_x, episode.query_x, episode.index)
+        return dataclasses.replace(episode, support_x=support_x, query_x=query_x)

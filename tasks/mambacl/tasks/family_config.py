@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mambacl.tasks.config import Config
+from mambacl.tasks.noise_config import NoiseConfig
 from mambacl.tasks.stream_config import StreamConfig
 
 Objective = Literal["classification", "regression", "angle"]
@@ -25,6 +26,8 @@ class FamilyConfig(Config):
     """V, label codes; at least as many as the longest episode ever evaluated has tasks. Default: as many as its stream has."""
     stream: StreamConfig = StreamConfig()
     """Order and flaws of the stream."""
+    noise: NoiseConfig | None = None
+    """Noise on what learners read, in every split; by default none."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of class splits and episodes: keep it to compare learners on the same data."""
 

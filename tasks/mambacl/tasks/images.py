@@ -73,7 +73,7 @@ class ImageFamily(Family):
         draws = [self._draw(split, index) | self.target.draw(config, split, index) for index in indices]
         drawn = {name: layout.pick(np.stack([draw[name] for draw in draws])) for name in draws[0]}
         x, y = self.target.examples(self._pixels(split, drawn), drawn)
-        return layout.episode(x, y, indices, self.spec.output)
+        return self.assemble(layout, x, y, split, indices)
 
     def _draw(self, split: Split, index: int) -> Drawn:
         """All random choices of one episode for its images."""

@@ -44,7 +44,7 @@ class RecallFamily(Family):
         layout = lay_out(config, split, indices, replaced=config.reassigned)
         draws = [self._draw(split, index) for index in indices]
         x, y = (torch.from_numpy(layout.pick(np.stack(part))) for part in zip(*draws, strict=True))
-        return layout.episode(x.float(), y, indices, self.spec.output)
+        return self.assemble(layout, x.float(), y, split, indices)
 
     def _draw(self, split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys (G R, F) of squared length F, and label codes (G R,)."""

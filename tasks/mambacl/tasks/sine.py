@@ -42,7 +42,7 @@ class SineFamily(Family):
         layout = lay_out(self.config, split, indices)
         draws = [self._draw(split, index) for index in indices]
         x, y = (torch.from_numpy(layout.pick(np.stack(part))).float() for part in zip(*draws, strict=True))
-        return layout.episode(x, y, indices, self.spec.output)
+        return self.assemble(layout, x, y, split, indices)
 
     def _draw(self, split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
         """x and y (K * R, POINTS) of one episode."""
