@@ -18,7 +18,7 @@ from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.splits import split_classes
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn
-from mambacl.tasks.transforms import affine, turn
+from mambacl.tasks.transforms import affine, background, turn
 
 
 class ImageFamily(Family):
@@ -106,7 +106,9 @@ class ImageFamily(Family):
             change = np.zeros((*drawn["image"].shape, 4)) if change is None else change
             change[..., 0] = drawn["degrees"]
         if change is not None:
-            pixels = affine(pixels, torch.from_numpy(change.reshape(-1, 4).astype(np.float32)))
+            # A turned image shows more of what lies beyond its border than augmentation does.
+            fill = background(pixels) if self.target.turned else None
+            pixels = affine(pixels, torch.from_numpy(change.reshape(-1, 4).astype(np.float32)), fill)
         return pixels.unflatten(0, drawn["image"].shape)
 
 
