@@ -27,6 +27,6 @@ def test_regression_and_angle():
     assert torch.allclose(losses(episode.query_y, episode), torch.zeros(1, 2))
     assert torch.allclose(scores(torch.zeros_like(episode.query_y), episode), episode.query_y.square().mean(-1))
     target = torch.tensor([[[1.0, 0.0]] * 4])
-    angle = dataclasses.replace(episode, query_y=target, objective="angle")
+    angle = dataclasses.replace(episode, query_y=target, query_task=torch.zeros(1, 4), objective="angle")
     prediction = torch.tensor([[[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.05, 0.0]]])
     assert torch.allclose(losses(prediction, angle), torch.tensor([[0.0, 1.0, 2.0, 0.5]]))

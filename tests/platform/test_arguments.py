@@ -38,6 +38,19 @@ def test_fields_are_overridden_by_dotted_names():
     assert config.learner.width == parse(ExperimentConfig, load("omniglot")).learner.width
 
 
+def test_a_field_of_a_section_that_is_off_turns_it_on():
+    config = experiment("quickstart", "--task.noise.site", "token", "--task.noise.strength=2", "--seed", "3")
+    assert (config.task.noise.site, config.task.noise.strength, config.task.noise.target) == ("token", 2, "both")
+    assert config.seed == 3
+    assert experiment("quickstart", "--task.augment.turns", "false").task.augment.degrees == 15
+    for wrong, line in (
+        (("--task.noise.strength", "2"), r"^task\.noise\.site: missing$"),
+        (("--task.noise.sight", "token"), r"task\.noise\.sight: unknown field \(did you mean 'site'\?\)"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            experiment("quickstart", *wrong)
+
+
 def test_lists_and_mappings_are_written_as_yaml():
     curriculum = "[{until: 7, tasks: [2, 4]}]"
     config = experiment(

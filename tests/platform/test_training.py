@@ -11,14 +11,19 @@ import time
 import pytest
 import torch
 import yaml
+from torch.utils._pytree import tree_leaves
 
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training import checkpoint
+from mambacl.platform.training.command import check
 from mambacl.platform.training.lengths import lengths
 from mambacl.platform.training.loop import Diverged, meta_train
-from mambacl.platform.training.optimizer import learning_rate
+from mambacl.platform.training.optimizer import build_optimizer, learning_rate
+from mambacl.platform.training.step import PREFIX, Stepper
 from mambacl.platform.training.worker import Worker
-from mambacl.tasks.config import parse
+from mambacl.tasks.config import ConfigError, parse
+from mambacl.tasks.registry import build as build_family
 
 TINY = {
     "name": "tiny",
@@ -198,7 +203,97 @@ def test_lengths_follow_the_curriculum_and_agree_everywhere():
     assert drawn == [lengths(experiment, step) for step in range(20)]
     assert {size["tasks"] for size in drawn[:15]} == {1, 2, 3}
     assert all(size["shots"] == 1 for size in drawn[:15])
-    assert all(size == {"tasks": None, "shots": None} for size in drawn[15:])
+    assert all(size == {} for size in drawn[15:])
+
+
+def test_the_last_stage_may_last_to_the_end():
+    """Random lengths throughout are one stage without an end."""
+    experiment = config(train__curriculum=[{"until": 5, "query_after": "own_task_or_later"}, {"shots": [1, 4]}])
+    drawn = [lengths(experiment, step) for step in range(300)]
+    assert drawn[:5] == [{"tasks": None, "shots": None, "query_after": "own_task_or_later"}] * 5
+    shots = [size["shots"] for size in drawn[5:]]
+    assert all(shots.count(number) > 50 for number in (1, 2, 3, 4))
+    for stages in ([{"tasks": 2}, {"until": 5, "tasks": 3}], [{"until": 5}, {"until": 5}]):
+        with pytest.raises(ConfigError, match=r"^train: curriculum: `until` must rise from stage to stage"):
+            config(train__curriculum=stages)
+
+
+FLAWED = {"order": "revisits", "uneven": 0.5, "label_noise": 0.1, "distractors": 1}
+PASSING = {"train__state_passing": 0.5, "train__curriculum": [{"query_after": "own_task_or_later", "tasks": [2, 3]}]}
+
+
+def test_state_passing_and_mid_stream_queries_resume_to_the_same_bits(tmp_path):
+    """Whether a step starts from a used state, and from which, is decided by seed and step alone."""
+    experiment = config(**PASSING, task__stream=FLAWED)
+    train(tmp_path / "whole", experiment)
+    train(tmp_path / "cut", experiment, live=lambda step, _: step == 20)
+    assert checkpoint.newest(tmp_path / "cut").progress.step == 20
+    train(tmp_path / "cut", experiment)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    curve = [point["train/loss"] for point in checkpoint.newest(tmp_path / "whole").curve if "train/loss" in point]
+    train(tmp_path / "parts", config(**PASSING, task__stream=FLAWED, train__accumulate=2, learner__dropout=0.0))
+    train(tmp_path / "one", config(**PASSING, task__stream=FLAWED, learner__dropout=0.0))
+    parts, one = (
+        [point["train/loss"] for point in checkpoint.newest(tmp_path / name).curve if "train/loss" in point]
+        for name in ("parts", "one")
+    )
+    assert parts == pytest.approx(one, rel=1e-4)
+    assert len(curve) == 4
+
+
+def test_streams_start_from_the_state_after_an_episode_of_their_own(monkeypatch):
+    """In the share of the steps that was asked for; no gradient reaches that episode, and it is trained on in no step."""
+    experiment = config(train__state_passing=0.3, train__curriculum=[], learner__dropout=0.0)
+    family = build_family(experiment.task)
+    learner = build_learner(experiment.learner, family.spec)
+    stepper = Stepper(learner, build_optimizer(learner, experiment.train), experiment, Worker())
+    asked, started = [], []
+    forward = learner.forward
+
+    def watched(episode, state=None, **options):
+        started.append(state)
+        return forward(episode, state, **options)
+
+    monkeypatch.setattr(learner, "forward", watched)
+
+    def episodes(numbers):
+        asked.append(list(numbers))
+        return family.episodes("meta_train", numbers)
+
+    for step in range(60):
+        stepper.step(episodes, range(4 * step, 4 * step + 4), step)
+    passed = [state is not None for state in started]
+    assert 0.15 < sum(passed) / 60 < 0.45
+    prefixes = [numbers for numbers in asked if numbers[0] >= PREFIX]
+    own = [[4 * step + i for i in range(4)] for step in range(60)]
+    assert prefixes == [[n + PREFIX for n in numbers] for numbers, p in zip(own, passed, strict=True) if p]
+    for state in filter(None, started):
+        leaves = [leaf for leaf in tree_leaves(state) if leaf.is_floating_point()]
+        assert not any(leaf.requires_grad for leaf in leaves)
+        assert max(leaf.abs().max() for leaf in leaves) > 0
+    assert max(numbers[-1] for numbers in own) < PREFIX
+
+
+def test_only_a_state_of_fixed_size_is_passed_on():
+    for learner in ({"name": "attention", "width": 8}, {"name": "alpaca", "width": 8}):
+        experiment = parse(ExperimentConfig, TINY | {"learner": learner, "train": {"state_passing": 0.5}})
+        with pytest.raises(ConfigError, match=r"^train\.state_passing: needs a sequence learner .*, \w+ is none$"):
+            check(experiment)
+    check(parse(ExperimentConfig, TINY | {"train": {"state_passing": 0.5}}))
+
+
+def test_queries_without_an_answer_are_reported_and_not_trained_on(tmp_path):
+    task = {
+        "name": "recall",
+        "tasks": 3,
+        "dimensions": 8,
+        "stream": {"open_set": 2, "query_after": "own_task_or_later"},
+    }
+    experiment = parse(ExperimentConfig, TINY | {"task": task, "train": TINY["train"] | {"steps": 10}})
+    assert train(tmp_path, experiment).stopped == "all steps done"
+    point = checkpoint.newest(tmp_path).curve[-1]
+    assert 0 <= point["meta_val/open_set_auroc"] <= 1
+    assert 0 < point["meta_val/true_mass"] < 1
 
 
 def test_learning_rate_schedules():

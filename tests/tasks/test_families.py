@@ -13,6 +13,7 @@ from mambacl.tasks.randomness import SPLITS
 CONFIGS = [
     {"name": "glyphs", "tasks": 5, "shots": 3, "queries": 2, "vocabulary": 9},
     {"name": "sine", "tasks": 5, "shots": 3, "queries": 2},
+    {"name": "recall", "tasks": 5, "shots": 3, "queries": 2, "vocabulary": 9, "dimensions": 16},
 ]
 
 

@@ -3,15 +3,17 @@
 Shapes: B episodes, T examples, F features, V label codes or values.
 """
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambacl.learners.base_config import EncodedConfig, RawConfig
 from mambacl.learners.encoders.encoders import as_float, build_encoder
-from mambacl.learners.learner import Learner
+from mambacl.learners.learner import Learner, Output, State
 from mambacl.tasks.config import ConfigError
-from mambacl.tasks.episode import Spec
+from mambacl.tasks.episode import Episode, Spec
 
 
 class FeatureLearner(Learner):
@@ -29,6 +31,29 @@ class FeatureLearner(Learner):
             self.encoder, self.size = build_encoder(config.encoder, spec, config.width), config.width
         self.like: Tensor
         self.register_buffer("like", torch.zeros(()), persistent=False)  # carries device and dtype
+
+    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
+        x, y = self.chunk(x, y)
+        return self.absorb(state, self.features(x), y)
+
+    def predict(self, state: State, x: Tensor) -> Output:
+        return Output(self.answer(state, self.features(x)))
+
+    @abstractmethod
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        """The state after a chunk of the stream, given its features (B, T, F) and its codes or values."""
+
+    @abstractmethod
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        """Predictions for queries, given their features (B, M, F)."""
+
+    def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        features = self.features(episode.support_x), self.features(episode.query_x)
+        if (noise := episode.noise) is None:
+            return features
+        if noise.site == "token":
+            raise ConfigError(f"task.noise.site: {self.config.name} has no 'token'; allowed: pixel, encoder_out")
+        return noise.add(*features, episode.index)
 
     def features(self, x: Tensor) -> Tensor:
         """Examples (B, T, *shape) to vectors (B, T, F)."""

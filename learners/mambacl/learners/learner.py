@@ -103,11 +103,27 @@ class Learner(nn.Module, ABC):
         if layers:
             raise ConfigError(f"layers: {type(self).__name__} has no association maps")
         state = self.init_state(len(episode.index)) if state is None else state
+        support, asked = self.inputs(episode)
         answers = []
         for start, stop, queries in attachments(episode.query_after):
-            state = self.observe(state, episode.support_x[:, start:stop], episode.support_y[:, start:stop])
-            answers.append(self.predict(state, take(episode.query_x, queries)).prediction)
+            state = self.absorb(state, support[:, start:stop], episode.support_y[:, start:stop])
+            answers.append(self.answer(state, take(asked, queries)))
         return Output(untake(answers, episode.query_after))
+
+    def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """What `absorb` and `answer` take of the support examples (B, T, ...) and the queries (B, M, ...): here they
+        themselves. A learner that encodes each example by itself does so here, and adds the episode's noise."""
+        if episode.noise is not None:
+            raise ConfigError(f"task.noise.site: {type(self).__name__} has no {episode.noise.site!r}; allowed: pixel")
+        return episode.support_x, episode.query_x
+
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        """`observe` for a chunk of what `inputs` gives."""
+        return self.observe(state, x, y)
+
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        """The predictions of `predict` for queries as `inputs` gives them."""
+        return self.predict(state, x).prediction
 
     def scan_flops(self, examples: int) -> int:
         """Floating-point operations to observe examples beside products of matrices, which can be counted from outside."""
@@ -125,6 +141,11 @@ class Learner(nn.Module, ABC):
         """Give one example the time axis that a chunk has."""
         one = x.ndim == 1 + len(self.spec.shape)
         return (x.unsqueeze(1), y.unsqueeze(1)) if one else (x, y)
+
+
+def bounded(prediction: Tensor, spec: Spec) -> Tensor:
+    """Predictions of a trained network, through tanh where the targets lie in -1..1."""
+    return prediction.tanh() if spec.bounded else prediction
 
 
 def attachments(query_after: Tensor) -> list[tuple[int, int, Tensor | None]]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mambacl.learners.learner import Learner, Output, State
-from mambacl.tasks.episode import Spec
+from mambacl.tasks.config import ConfigError
+from mambacl.tasks.episode import Episode, Spec
 
 
 class OnFeatures(Learner):
@@ -29,6 +30,20 @@ class OnFeatures(Learner):
 
     def predict(self, state: State, x: Tensor) -> Output:
         return self.learner.predict(state, self._encode(x))
+
+    def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        features = self._encode(episode.support_x), self._encode(episode.query_x)
+        if (noise := episode.noise) is None:
+            return features
+        if noise.site == "token":
+            raise ConfigError("task.noise.site: a reference on features has no 'token'; allowed: pixel, encoder_out")
+        return noise.add(*features, episode.index)
+
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        return self.learner.observe(state, x, y)
+
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return self.learner.predict(state, x).prediction
 
     def state_floats(self, examples: int) -> int:
         return self.learner.state_floats(examples)

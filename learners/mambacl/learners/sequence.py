@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.encoders import Mlp, build_encoder
-from mambacl.learners.learner import Association, Learner, Output, State, attachments, take, untake
+from mambacl.learners.learner import Association, Learner, Output, State, attachments, bounded, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixture import Mixture, balance_loss
 from mambacl.learners.sequence_config import SequenceConfig
@@ -118,25 +117,38 @@ class SequenceLearner(Learner):
         return sum(block.mixer.state_floats(examples * self.tokens_per_example) for block in self._blocks)
 
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        return self._observe(state, *self.chunk(x, y))[0]
+        x, y = self.chunk(x, y)
+        return self._observe(state, self._tokens(_each(self.encoder, x), y))[0]
 
     def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self._predict(state, x)[0])
+        return Output(self._predict(state, self._asked(_each(self.encoder, x)))[0])
+
+    def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
+        """Tokens of the support examples (B, T, tokens an example, D) and of the queries (B, M, D)."""
+        support, asked = _each(self.encoder, episode.support_x), _each(self.encoder, episode.query_x)
+        noise = episode.noise
+        if noise and noise.site == "encoder_out":
+            support, asked = noise.add(support, asked, episode.index)
+        tokens, asked = self._tokens(support, episode.support_y), self._asked(asked)
+        if noise and noise.site == "token":
+            flat, asked = noise.add(tokens.flatten(1, 2), asked, episode.index)
+            tokens = flat.view_as(tokens)
+        return tokens, asked
 
     def forward(
         self, episode: Episode, state: State | None = None, *, layers: Sequence[int] = (), exact: bool = False
     ) -> Output:
-        if not layers and not self.config.experts:
-            return super().forward(episode, state)
         chosen = self._layer_numbers(layers)
+        kept = range(self.layers) if self.config.experts else chosen
         state = self.init_state(len(episode.index)) if state is None else state
+        support, asked = self.inputs(episode)
         answers, streams, reads = [], [], []
         for start, stop, queries in attachments(episode.query_after):
-            state, stream = self._observe(state, episode.support_x[:, start:stop], episode.support_y[:, start:stop])
-            answer, read = self._predict(state, take(episode.query_x, queries))
+            state, stream = self._observe(state, support[:, start:stop])
+            answer, read = self._predict(state, take(asked, queries))
             answers.append(answer)
-            streams.append(stream)
-            reads.append(read)
+            streams.append({layer: stream[layer] for layer in kept})
+            reads.append({layer: read[layer] for layer in kept})
 
         def of_stream(layer: int) -> Trace:
             return {name: torch.cat([s[layer][name] for s in streams], dim=1) for name in streams[0][layer]}
@@ -171,11 +183,20 @@ class SequenceLearner(Learner):
             raise ConfigError(f"layers: {wrong[0]} is not one of the {count} layers")
         return sorted({layer % count for layer in layers})
 
-    def _observe(self, state: State, x: Tensor, y: Tensor) -> tuple[State, list[Trace]]:
-        """The state after a chunk x (B, T, *shape), y (B, T, ...), and what each layer kept of its tokens."""
-        image_BTD, label_BTD = _each(self.encoder, x), _each(self.label, y)
-        tokens = image_BTD + label_BTD if self.joined else rearrange([image_BTD, label_BTD], "two b t d -> b (t two) d")
-        tokens = self._place(tokens, int(state["tokens"]) + torch.arange(tokens.shape[1], device=tokens.device))
+    def _tokens(self, image_BTD: Tensor, y: Tensor) -> Tensor:
+        """Tokens (B, T, 1 or 2, D) of encoded examples and their codes or values."""
+        label_BTD = _each(self.label, y)
+        return (image_BTD + label_BTD).unsqueeze(2) if self.joined else torch.stack([image_BTD, label_BTD], dim=2)
+
+    def _asked(self, image_BMD: Tensor) -> Tensor:
+        """Tokens (B, M, D) of encoded queries."""
+        return image_BMD if self.unlabelled is None else image_BMD + self.unlabelled
+
+    def _observe(self, state: State, tokens_BTCD: Tensor) -> tuple[State, list[Trace]]:
+        """The state after a chunk of the stream, and what each layer kept of its tokens."""
+        count = tokens_BTCD.shape[1] * tokens_BTCD.shape[2]
+        tokens = tokens_BTCD.flatten(1, 2)
+        tokens = self._place(tokens, int(state["tokens"]) + torch.arange(count, device=tokens.device))
         after, traces = [], []
         for block, before in zip(self._blocks, state["layers"], strict=True):
             # Nothing reads the last layer's outputs on the stream: its state is all that is wanted.
@@ -183,18 +204,16 @@ class SequenceLearner(Learner):
             tokens, layer, trace = block.stream(tokens, before, outputs=block is not self.blocks[-1])
             after.append(layer)
             traces.append(trace)
-        return {"tokens": state["tokens"] + self.tokens_per_example * x.shape[1], "layers": after}, traces
+        return {"tokens": state["tokens"] + count, "layers": after}, traces
 
-    def _predict(self, state: State, x: Tensor) -> tuple[Tensor, list[Trace]]:
-        queries = _each(self.encoder, x)
-        if self.unlabelled is not None:
-            queries = queries + self.unlabelled
-        queries = self._place(queries, torch.full((x.shape[1],), int(state["tokens"]), device=queries.device))
+    def _predict(self, state: State, queries: Tensor) -> tuple[Tensor, list[Trace]]:
+        """Predictions for the tokens of queries (B, M, D), and what each layer kept of them."""
+        queries = self._place(queries, torch.full((queries.shape[1],), int(state["tokens"]), device=queries.device))
         traces = []
         for block, before in zip(self._blocks, state["layers"], strict=True):
             queries, trace = block.read(queries, before)
             traces.append(trace)
-        return self.head(self.norm(queries)), traces
+        return bounded(self.head(self.norm(queries)), self.spec), traces
 
     def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
         return (

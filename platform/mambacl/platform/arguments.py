@@ -57,8 +57,11 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     # Lists and mappings are written as YAML, as in --train.curriculum '[{until: 100, tasks: 5}]'.
     nested = {name: yaml.safe_load(value) for name, value in given.items() if value.startswith(("[", "{"))}
     content = override(content, kinds | nested)
-    default = parse(ExperimentConfig, content)
-    rest = _without(rest, nested)
+    # Sections that are off have no fields for tyro: a value for one of their fields turns them on.
+    off = parse(ExperimentConfig, content)
+    opened = {name: yaml.safe_load(value) for name, value in given.items() if _is_off(off, name)}
+    default = parse(ExperimentConfig, override(content, opened)) if opened else off
+    rest = _without(rest, nested | opened)
     form = _Together[kind]  # type: ignore[valid-type]
     try:
         together = _tyro(f"{command} {source or 'EXPERIMENT'}", form, form(options=kind(), experiment=default), rest)
@@ -82,6 +85,16 @@ def parse_study(kind: type[O], arguments: Sequence[str]) -> tuple[O, dict[str, A
     }
     changes = {name: yaml.safe_load(value) for name, value in fields.items()}
     return parse_options("study", kind, _without(arguments, fields)), changes
+
+
+def _is_off(experiment: ExperimentConfig, name: str) -> bool:
+    """Whether the dotted name is a field of a section that is null."""
+    section: Any = experiment
+    for part in name.split(".")[:-1]:
+        if section is None or not hasattr(section, part):
+            break
+        section = getattr(section, part)
+    return section is None
 
 
 def _pairs(arguments: Sequence[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.config import Config
 from mambacl.tasks.images_config import GlyphsConfig
 from mambacl.tasks.registry import TaskConfig
+from mambacl.tasks.stream_config import QueryAfter
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Length = Annotated[int, Field(ge=1)]
@@ -21,14 +22,16 @@ Ints = tuple[int, int]
 
 
 class StageConfig(Config):
-    """A part of the curriculum: episode sizes until some step. Two numbers are a range to draw from at each step."""
+    """A part of the curriculum: episodes until some step. Two numbers are a range to draw from evenly at each step."""
 
-    until: Annotated[int, Field(ge=1)]
-    """First training step after this stage."""
+    until: Annotated[int, Field(ge=1)] | None = None
+    """First training step after this stage; the last stage may go without, and then lasts to the end."""
     tasks: Length | tuple[Length, Length] | None = None
     """Tasks of an episode; default: the task family's."""
     shots: Length | tuple[Length, Length] | None = None
     """Shots of a task; default: the task family's."""
+    query_after: QueryAfter | None = None
+    """When queries are asked; default: as in the task family's stream."""
 
 
 class TrainConfig(Config):
@@ -57,7 +60,12 @@ class TrainConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of matrix products; bfloat16 takes part on GPUs only, scans stay in float32."""
     curriculum: tuple[StageConfig, ...] = ()
-    """Shorter or random episodes first; after the last stage they have the family's size."""
+    """Shorter or random episodes first; after the last stage they have the family's size. One stage without an end, such as
+    [{tasks: [5, 30]}], trains on random lengths throughout."""
+    state_passing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps in which streams start from the state after another episode, for which no gradients are taken,
+    rather than from an empty one: learners that never meet used states fail on long streams. For learners with a state of
+    fixed size."""
     codes: Literal["all", "seen"] = "all"
     """Label codes that compete in the training loss: all V, or those of the stream."""
     evaluate_every: Annotated[int, Field(ge=1)] = 100
@@ -72,7 +80,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _stages_in_order(self) -> Self:
         ends = [stage.until for stage in self.curriculum]
-        if ends != sorted(set(ends)):
+        known = [end for end in ends if end is not None]
+        if None in ends[:-1] or known != sorted(set(known)):
             raise ValueError(f"curriculum: `until` must rise from stage to stage, got {ends}")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate = {self.accumulate} must divide batch = {self.batch}")

@@ -89,11 +89,12 @@ def cost_of(config: ExperimentConfig) -> Cost:
     """Build the learner and count one episode of the experiment's size."""
     family = build_family(config.task)
     learner = build_learner(config.learner, family.spec)
-    size, task = size_of(learner, family), config.task
+    size, episode = size_of(learner, family), family.episodes("meta_test", [0])
+    T, M = episode.support_x.shape[1], episode.query_x.shape[1]
     episodes = -(-config.train.batch // (config.resources.workers * config.train.accumulate))
     return Cost(
         **dataclasses.asdict(size),
-        episode_flops=task.tasks * (task.shots * size.support_flops + task.queries * size.query_flops),
+        episode_flops=T * size.support_flops + M * size.query_flops,
         train_bytes=4 * 4 * size.parameters + episodes * _activation_bytes(learner, family),
     )
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mambacl.tasks.config import Config
-
-Objective = Literal["classification", "regression", "angle"]
+from mambacl.tasks.family_config import Objective
+from mambacl.tasks.noise import Noise
 
 
 class Spec(Config):
@@ -22,9 +22,11 @@ class Spec(Config):
     shape: tuple[int, ...]
     """Shape of one example."""
     output: Objective
-    """Decides targets, loss and metric: label codes, vectors, or (cos, sin) of an angle."""
+    """What is answered."""
     size: int
     """Label codes V for classification, dimensions of a target otherwise."""
+    bounded: bool = False
+    """Targets lie in -1..1, and a trained learner's predictions pass through tanh (Lee et al., 2023)."""
     digest: str
     """Identifies the data and the class splits: equal digests mean equal episodes."""
 
@@ -46,14 +48,16 @@ class Episode:
     query_x: Tensor
     """(B, M, *shape)."""
     query_y: Tensor
-    """(B, M) codes or (B, M, size) values."""
+    """(B, M) codes or (B, M, size) values; code -1 where no answer is right."""
     query_task: Tensor
-    """(B, M) int64 in 0..K-1."""
+    """(B, M) int64 in 0..K-1; -1 for a task that the stream does not have. Such queries come last, as many in each episode."""
     query_after: Tensor
     """(B, M) int64 in 0..T-1: the support example after which the query is asked; by default the last."""
     index: Tensor
     """(B,) int64: the number of each episode, which with family, split and seed determines it."""
     objective: Objective
+    noise: Noise | None = None
+    """Noise that the learner adds, at the encoder's output or the tokens; that on examples is in them already."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same episodes on another device."""
@@ -75,5 +79,10 @@ class Episode:
 
     @property
     def tasks(self) -> int:
-        """K, the number of tasks of each episode."""
+        """K, the number of tasks in each stream."""
         return int(self.support_task.max()) + 1
+
+    @property
+    def answerable(self) -> int:
+        """Queries of each episode that have a right answer: the first ones."""
+        return int((self.query_task[0] >= 0).sum())

@@ -1,14 +1,23 @@
 """A task family: a data source that makes numbered episodes."""
 
 import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
+
+from torch import Tensor
 
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family_config import FamilyConfig
+from mambacl.tasks.noise import Noise
 from mambacl.tasks.randomness import SPLITS, Split
+from mambacl.tasks.stream import Layout
+from mambacl.tasks.stream_config import QueryAfter, StreamConfig
+
+UNLIMITED = 1_000_000
+"""How many tasks and examples a generator has."""
 
 
 class Family(ABC):
@@ -27,26 +36,60 @@ class Family(ABC):
     def limits(self, split: Split) -> dict[str, int]:
         """How long the episodes of a split may be: most `tasks`, and most `images` a task (shots and queries together)."""
 
-    def resized(self, tasks: int | None = None, shots: int | None = None, queries: int | None = None) -> Self:
-        """The same family and splits at another episode size; data are shared, not copied."""
+    def resized(
+        self,
+        tasks: int | None = None,
+        shots: int | None = None,
+        queries: int | None = None,
+        query_after: QueryAfter | None = None,
+    ) -> Self:
+        """The same family and splits at another episode size, or with queries at other times; data are shared, not copied."""
         sizes = {"tasks": tasks, "shots": shots, "queries": queries}
-        config = self.config.model_copy(update={name: size for name, size in sizes.items() if size is not None})
+        changes: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+        if self.spec.output == "classification":
+            changes["vocabulary"] = self.config.codes
+        if query_after is not None:
+            changes["stream"] = self.config.stream.model_copy(update={"query_after": query_after})
         other = copy.copy(self)
-        other.config = config.model_copy(update={"vocabulary": self.config.codes})
+        other.config = self.config.model_copy(update=changes)
         return other
 
     def check(self) -> Self:
         """Raise ConfigError unless every split can serve an episode; the message says what there is."""
-        config = self.config
-        if config.tasks > config.codes:
-            raise ConfigError(f"task.vocabulary: must be at least tasks = {config.tasks}, got {config.codes}")
+        config, stream = self.config, self.config.stream
+        if config.streamed > config.codes:
+            needed = "the tasks of a stream," if config.streamed > config.tasks else "tasks ="
+            raise ConfigError(f"task.vocabulary: must be at least {needed} {config.streamed}, got {config.codes}")
+        if stream.open_set and self.spec.output != "classification":
+            raise ConfigError(f"task.stream.open_set: needs label codes, the task is {self.spec.output}")
         for split in SPLITS:
             limits = self.limits(split)
             if config.tasks > limits["tasks"]:
-                raise ConfigError(f"task.tasks: {split} has {limits['tasks']} classes, an episode needs {config.tasks}")
-            if config.shots + config.queries > limits["images"]:
+                classes = limits["tasks"] + config.drawn - config.tasks
+                raise ConfigError(f"task.tasks: {split} has {classes} classes, an episode needs {config.drawn}")
+            most = config.shot_range[1]
+            if most + config.queries > limits["images"]:
                 raise ConfigError(
                     f"task.shots: the smallest class of {split} has {limits['images']} images, an episode needs "
-                    f"{config.shots} shots + {config.queries} queries"
+                    f"{most} shots + {config.queries} queries"
                 )
         return self
+
+    @property
+    def variant(self) -> str:
+        """What else than size, data and splits decides the episodes; empty by default. Part of the digest in `spec`."""
+        stream, noise = self.config.stream, self.config.noise
+        parts = ["" if stream == StreamConfig() else f" {stream.model_dump_json(exclude_defaults=True)}"]
+        return "".join(parts + ([] if noise is None else [f" {noise.model_dump_json()}"]))
+
+    def assemble(self, layout: Layout, x: Tensor, y: Tensor, split: Split, indices: Sequence[int]) -> Episode:
+        """Episodes of inputs (B, N, *shape) and targets (B, N) or (B, N, size) in their places, with the noise of the config."""
+        episode = layout.episode(x, y, indices, self.spec.output)
+        if self.config.noise is None:
+            return episode
+        noise = Noise(self.config.noise, self.config.seed, split)
+        if noise.site != "pixel":
+            return dataclasses.replace(episode, noise=noise)
+        add = noise.add_to_images if self.spec.input == "image" else noise.add
+        support_x, query_x = add(episode.support_x, episode.query_x, episode.index)
+        return dataclasses.replace(episode, support_x=support_x, query_x=query_x)

@@ -1,6 +1,6 @@
 """The task families made of images: an episode's tasks are classes.
 
-Shapes: B episodes, K tasks, S shots, Q queries a task, R = S + Q images a task.
+Shapes: B episodes, N examples of each, G classes drawn, R images drawn of each.
 """
 
 import hashlib
@@ -16,7 +16,9 @@ from mambacl.tasks.family import Family
 from mambacl.tasks.images_config import AugmentConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.splits import split_classes
-from mambacl.tasks.transforms import affine, turn
+from mambacl.tasks.stream import lay_out
+from mambacl.tasks.targets import TARGETS, Drawn
+from mambacl.tasks.transforms import affine, background, turn
 
 
 class ImageFamily(Family):
@@ -27,77 +29,87 @@ class ImageFamily(Family):
     def __init__(self, config: ImageFamilyConfig, bank: ImageBank) -> None:
         super().__init__(config)
         if config.drop_small_classes:
-            bank = bank.keep(np.flatnonzero(bank.count >= config.shots + config.queries))
+            bank = bank.keep(np.flatnonzero(bank.count >= config.shot_range[1] + config.queries))
         self.bank = bank
+        self.target = TARGETS[config.target]
         self.classes = split_classes(bank.group, config.seed)
-        # Digest of what decides an episode besides its size: images, classes of each split, seed.
-        digest = hashlib.sha256(f"{bank.digest} {config.seed}".encode())
+        # Digest of what decides an episode besides its size: images, classes of each split, seed, target, stream.
+        digest = hashlib.sha256(f"{bank.digest} {config.seed}{self.variant}".encode())
         for split in SPLITS:
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
+        shape, size = self.target.sizes(config, tuple(bank.images.shape[1:]))
         self.spec = Spec(
             input="image",
-            shape=tuple(bank.images.shape[1:]),
-            output="classification",
-            size=config.codes,
+            shape=shape,
+            output=config.output,
+            size=size,
+            bounded=self.target.bounded,
             digest=digest.hexdigest(),
         )
 
+    @property
+    def variant(self) -> str:
+        target = f" {self.config.target} {self.config.offset_mode}" if self.config.target != "class" else ""
+        return target + super().variant
+
     def limits(self, split: Split) -> dict[str, int]:
-        classes = self.classes[split]
-        augment = self._augment(split)
-        turns = 4 if augment and augment.turns else 1
-        return {"tasks": min(turns * len(classes), self.config.codes), "images": int(self.bank.count[classes].min())}
+        config, classes = self.config, self.classes[split]
+        turns = 4 if self._quarters(split) else 1
+        most = turns * len(classes) - (config.drawn - config.tasks)
+        if self.spec.output == "classification":
+            most = min(most, config.codes - (config.streamed - config.tasks))
+        return {"tasks": most, "images": int(self.bank.count[classes].min())}
 
     def _augment(self, split: Split) -> AugmentConfig | None:
         return self.config.augment if split == "meta_train" else None
 
+    def _quarters(self, split: Split) -> bool:
+        augment = self._augment(split)
+        return augment is not None and augment.turns and not self.target.turned
+
     def episodes(self, split: Split, indices: Sequence[int]) -> Episode:
         config = self.check().config
-        K, S, Q = config.tasks, config.shots, config.queries
-        draws = [self._draw(split, index) for index in indices]
-        image_BKR, turns_BK, code_BK = (np.stack(part) for part in list(zip(*draws, strict=True))[:3])
-        pixels = self.bank.images[torch.from_numpy(image_BKR.reshape(-1))]
-        if augment := self._augment(split):
-            if augment.turns:
-                pixels = turn(pixels, torch.from_numpy(turns_BK).flatten().repeat_interleave(S + Q))
-            change = np.concatenate([draw[3] for draw in draws])
-            pixels = affine(pixels, torch.from_numpy(change))
-        pixels = pixels.unflatten(0, (len(draws), K, S + Q))
-        codes = torch.from_numpy(code_BK)
-        numbers = torch.arange(K).expand(len(draws), K)
+        layout = lay_out(config, split, indices)
+        draws = [self._draw(split, index) | self.target.draw(config, split, index) for index in indices]
+        drawn = {name: layout.pick(np.stack([draw[name] for draw in draws])) for name in draws[0]}
+        x, y = self.target.examples(self._pixels(split, drawn), drawn)
+        return self.assemble(layout, x, y, split, indices)
 
-        def per_example(task_BK: Tensor, count: int) -> Tensor:
-            return task_BK.repeat_interleave(count, dim=1)
-
-        return Episode(
-            support_x=pixels[:, :, :S].flatten(1, 2),
-            support_y=per_example(codes, S),
-            support_task=per_example(numbers, S),
-            query_x=pixels[:, :, S:].flatten(1, 2),
-            query_y=per_example(codes, Q),
-            query_task=per_example(numbers, Q),
-            query_after=torch.full((len(draws), K * Q), K * S - 1),
-            index=torch.tensor(list(indices)),
-            objective="classification",
-        )
-
-    def _draw(self, split: Split, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All random choices of one episode: images (K, R), quarter turns (K,), codes (K,), affine changes (K*R, 4)."""
+    def _draw(self, split: Split, index: int) -> Drawn:
+        """All random choices of one episode for its images."""
         config, augment = self.config, self._augment(split)
-        K, R = config.tasks, config.shots + config.queries
+        G, R = config.drawn, config.shot_range[1] + config.queries
         rng = generator(config.seed, split, index)
         classes = self.classes[split]
-        turns = 4 if augment and augment.turns else 1
-        chosen = first(rng.random(turns * len(classes)), K)
-        code = first(rng.random(config.codes), K)
+        turns = 4 if self._quarters(split) else 1
+        chosen = first(rng.random(turns * len(classes)), G)
+        code = first(rng.random(config.codes), config.streamed)
         chosen_class = classes[chosen % len(classes)]
         count = self.bank.count[chosen_class]
-        keys = rng.random((K, count.max()))
+        keys = rng.random((G, count.max()))
         keys[np.arange(count.max()) >= count[:, None]] = np.inf
         image = self.bank.start[chosen_class][:, None] + first(keys, R)
-        strength = [augment.degrees, augment.shift, augment.shift, augment.scale] if augment else [0.0] * 4
-        change = rng.uniform(-1, 1, (K * R, 4)) * strength
-        return image, chosen // len(classes), code, change.astype(np.float32)
+        codes = np.concatenate([code, np.full(config.stream.open_set, -1)])
+        drawn = {"image": image.ravel(), "code": codes.repeat(R), "quarters": (chosen // len(classes)).repeat(R)}
+        if augment:
+            strength = [augment.degrees, augment.shift, augment.shift, augment.scale]
+            drawn["change"] = rng.uniform(-1, 1, (G * R, 4)) * strength
+        return drawn
+
+    def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
+        """The images (B, N, channels, height, width), turned and changed as they were drawn."""
+        pixels = self.bank.images[torch.from_numpy(drawn["image"].ravel())]
+        if self._quarters(split):
+            pixels = turn(pixels, torch.from_numpy(drawn["quarters"].ravel()))
+        change = drawn.get("change")
+        if self.target.turned:
+            change = np.zeros((*drawn["image"].shape, 4)) if change is None else change
+            change[..., 0] = drawn["degrees"]
+        if change is not None:
+            # A turned image shows more of what lies beyond its border than augmentation does.
+            fill = background(pixels) if self.target.turned else None
+            pixels = affine(pixels, torch.from_numpy(change.reshape(-1, 4).astype(np.float32)), fill)
+        return pixels.unflatten(0, drawn["image"].shape)
 
 
 def build_images(config: ImagesConfig) -> ImageFamily:

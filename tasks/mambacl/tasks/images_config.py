@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mambacl.tasks.config import Config
-from mambacl.tasks.family_config import FamilyConfig
+from mambacl.tasks.targets_config import TargetConfig
 
 
 class AugmentConfig(Config):
@@ -21,7 +21,7 @@ class AugmentConfig(Config):
     """Largest change of size: 0.15 is between 85 % and 115 %."""
 
 
-class ImageFamilyConfig(FamilyConfig):
+class ImageFamilyConfig(TargetConfig):
     """What the image families share."""
 
     augment: AugmentConfig | None = AugmentConfig()

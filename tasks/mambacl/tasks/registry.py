@@ -7,17 +7,19 @@ from pydantic import Field
 
 from mambacl.tasks.config import parse
 from mambacl.tasks.images_config import GlyphsConfig, ImagesConfig
+from mambacl.tasks.recall_config import RecallConfig
 from mambacl.tasks.sine_config import SineConfig
 
 if TYPE_CHECKING:
     from mambacl.tasks.family import Family
 
-TaskConfig = Annotated[ImagesConfig | GlyphsConfig | SineConfig, Field(discriminator="name")]
+TaskConfig = Annotated[ImagesConfig | GlyphsConfig | SineConfig | RecallConfig, Field(discriminator="name")]
 
 BUILDERS = {
     "images": "mambacl.tasks.images:build_images",
     "glyphs": "mambacl.tasks.images:build_glyphs",
     "sine": "mambacl.tasks.sine:SineFamily",
+    "recall": "mambacl.tasks.recall:RecallFamily",
 }
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mambacl.tasks.family_config import FamilyConfig
+from mambacl.tasks.family_config import FamilyConfig, Objective
 
 
 class SineConfig(FamilyConfig):
@@ -13,3 +13,7 @@ class SineConfig(FamilyConfig):
     name: Literal["sine"] = "sine"
     """Which task family."""
     tasks: Annotated[int, Field(ge=1)] = 100
+
+    @property
+    def output(self) -> Objective:
+        return "regression"

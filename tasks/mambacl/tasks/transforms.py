@@ -5,11 +5,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def affine(images: Tensor, change: Tensor) -> Tensor:
+def affine(images: Tensor, change: Tensor, fill: Tensor | None = None) -> Tensor:
     """Turn, shift and resize each image by its own amount, with bilinear interpolation and the border continued.
 
-    images: (n, channels, height, width) uint8. change: (n, 4) float32: degrees, shift in x and y as shares of
-    the side, relative change of size. Returns uint8 of the same shape.
+    images: (n, channels, height, width) uint8. change: (n, 4) float32: degrees anticlockwise, shift in x and y as shares of
+    the side, relative change of size. fill: (n, channels, 1, 1) what lies beyond the border instead. Returns uint8 of the
+    same shape.
     """
     height, width = images.shape[-2:]
     # Pixel centres in the sampler's coordinates, which span -1..1 from edge to edge.
@@ -19,8 +20,17 @@ def affine(images: Tensor, change: Tensor) -> Tensor:
     # The grid says where each pixel comes from, so it is the inverse of the change.
     cos, sin = (f(torch.deg2rad(degrees)) / (1 + growth) for f in (torch.cos, torch.sin))
     grid = torch.stack([cos * x - sin * y - 2 * shift_x, sin * x + cos * y - 2 * shift_y], dim=-1)
-    moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    if fill is None:
+        moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    else:
+        moved = F.grid_sample(images - fill, grid, padding_mode="zeros", align_corners=False) + fill
     return moved.round_().to(torch.uint8)
+
+
+def background(images: Tensor) -> Tensor:
+    """The median of the outermost pixels of each image and channel, (n, channels, 1, 1) float32."""
+    edges = [images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]]
+    return torch.cat(edges, dim=-1).float().median(dim=-1).values[..., None, None]
 
 
 def turn(images: Tensor, quarters: Tensor) -> Tensor:

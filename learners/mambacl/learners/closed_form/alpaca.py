@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mambacl.learners.closed_form.configs import AlpacaConfig
 from mambacl.learners.features import FeatureLearner
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -29,17 +29,16 @@ class Alpaca(FeatureLearner):
             "product": (precision @ self.mean).repeat(batch_size, 1, 1),
         }
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
-        phi_BFT = self.features(x).transpose(1, 2)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        phi_BFT = x.transpose(1, 2)
         return {
             "precision": state["precision"] + phi_BFT @ phi_BFT.transpose(1, 2),
             "product": state["product"] + phi_BFT @ self.targets(y),
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
+    def answer(self, state: State, x: Tensor) -> Tensor:
         weights_BFV = torch.cholesky_solve(state["product"], torch.linalg.cholesky(state["precision"]))
-        return Output(self.features(x) @ weights_BFV)
+        return x @ weights_BFV
 
     def state_floats(self, examples: int) -> int:
         return self.size * (self.size + self.spec.size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mambacl.learners.closed_form.configs import GemclConfig
 from mambacl.learners.features import FeatureLearner
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -27,25 +27,24 @@ class Gemcl(FeatureLearner):
         zeros = self.like.new_zeros(batch_size, self.spec.size, self.size)
         return {"sum": zeros, "squares": zeros.clone(), "count": zeros[..., 0].clone()}
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
-        code_BVT, z_BTF = self.targets(y).transpose(1, 2), self.features(x)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        code_BVT = self.targets(y).transpose(1, 2)
         return {
-            "sum": state["sum"] + code_BVT @ z_BTF,
-            "squares": state["squares"] + code_BVT @ z_BTF.square(),
+            "sum": state["sum"] + code_BVT @ x,
+            "squares": state["squares"] + code_BVT @ x.square(),
             "count": state["count"] + code_BVT.sum(2),
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
+    def answer(self, state: State, x: Tensor) -> Tensor:
         n = state["count"].clamp(min=1).unsqueeze(-1)
         mean_BVF = state["sum"] / n
         alpha = self.log_alpha.exp() + n / 2
         beta_BVF = self.log_beta.exp() + 0.5 * (state["squares"] - n * mean_BVF.square()).clamp(min=0)
         variance = beta_BVF / alpha * (1 + 1 / n)
-        squares_BMVF = (self.features(x).unsqueeze(2) - mean_BVF.unsqueeze(1)).square()
+        squares_BMVF = (x.unsqueeze(2) - mean_BVF.unsqueeze(1)).square()
         distance = (alpha + 0.5).unsqueeze(1) * torch.log1p(squares_BMVF / (2 * alpha * variance).unsqueeze(1))
         density = -(distance + self.log_variance_weight * variance.log().unsqueeze(1)).sum(-1)
-        return Output(self.seen_only(density, state["count"] > 0))
+        return self.seen_only(density, state["count"] > 0)
 
     def state_floats(self, examples: int) -> int:
         return self.spec.size * (2 * self.size + 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from mambacl.learners.cache import append, cached, entries
 from mambacl.learners.closed_form.configs import KnnConfig
 from mambacl.learners.features import FeatureLearner
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 
 TIE = 1e-3
 """By how much more a neighbour's vote counts than that of the farthest: the nearest decides between codes with as many votes."""
@@ -26,16 +26,15 @@ class Knn(FeatureLearner):
             "y": cached(self.like.new_zeros(batch_size, 1, 0, self.spec.size)),
         }
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
         return {
-            "x": append(state["x"], self.features(x).unsqueeze(1))[0],
+            "x": append(state["x"], x.unsqueeze(1))[0],
             "y": append(state["y"], self.targets(y).unsqueeze(1))[0],
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
+    def answer(self, state: State, x: Tensor) -> Tensor:
         x_BRF, y_BRV = (entries(state[name])[:, 0] for name in ("x", "y"))
-        squares_BMR = torch.cdist(self.features(x), x_BRF).square()
+        squares_BMR = torch.cdist(x, x_BRF).square()
         if self.config.bandwidth is not None:
             votes = torch.softmax(-squares_BMR / (2 * self.config.bandwidth**2 * self.size), -1)
         else:
@@ -44,7 +43,7 @@ class Knn(FeatureLearner):
             vote_k = 1 + TIE * torch.linspace(1, 0, k, dtype=self.like.dtype, device=self.like.device)
             votes = torch.zeros_like(squares_BMR).scatter(-1, nearest, (vote_k / vote_k.sum()).expand(nearest.shape))
         shares = votes @ y_BRV
-        return Output(shares.log() if self.spec.output == "classification" else shares)
+        return shares.log() if self.spec.output == "classification" else shares
 
     def state_floats(self, examples: int) -> int:
         return examples * (self.size + self.spec.size)

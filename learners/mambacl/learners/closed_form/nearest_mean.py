@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mambacl.learners.base_config import EncodedConfig, RawConfig
 from mambacl.learners.features import FeatureLearner
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -23,23 +23,21 @@ class NearestMean(FeatureLearner):
             "count": self.like.new_zeros(batch_size, self.spec.size),
         }
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
         code_BTV = self.targets(y)
         return {
-            "sum": state["sum"] + code_BTV.transpose(1, 2) @ self.features(x),
+            "sum": state["sum"] + code_BTV.transpose(1, 2) @ x,
             "count": state["count"] + code_BTV.sum(1),
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self.seen_only(-0.5 * self.squares(state, x), state["count"] > 0))
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return self.seen_only(-0.5 * self.squares(state, x), state["count"] > 0)
 
     def squares(self, state: State, x: Tensor) -> Tensor:
-        """|x - mean|^2 of queries and label codes (B, M, V)."""
+        """|x - mean|^2 of features (B, M, F) and label codes, (B, M, V)."""
         mean_BVF = state["sum"] / state["count"].clamp(min=1).unsqueeze(-1)
-        x_BMF = self.features(x)
-        products = x_BMF @ mean_BVF.transpose(1, 2)
-        return x_BMF.square().sum(-1, keepdim=True) + mean_BVF.square().sum(-1).unsqueeze(1) - 2 * products
+        products = x @ mean_BVF.transpose(1, 2)
+        return x.square().sum(-1, keepdim=True) + mean_BVF.square().sum(-1).unsqueeze(1) - 2 * products
 
     def state_floats(self, examples: int) -> int:
         return self.spec.size * (self.size + 1)

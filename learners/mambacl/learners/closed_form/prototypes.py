@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mambacl.learners.closed_form.configs import PrototypesConfig
 from mambacl.learners.closed_form.nearest_mean import NearestMean
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -18,5 +18,5 @@ class Prototypes(NearestMean):
         super().__init__(config, spec)
         self.log_scale = nn.Parameter(torch.full((), -0.5 * math.log(self.size)))
 
-    def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self.seen_only(-self.log_scale.exp() * self.squares(state, x), state["count"] > 0))
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return self.seen_only(-self.log_scale.exp() * self.squares(state, x), state["count"] > 0)

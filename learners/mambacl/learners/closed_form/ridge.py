@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mambacl.learners.closed_form.configs import RandomRidgeConfig, RidgeConfig
 from mambacl.learners.features import FeatureLearner
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -31,21 +31,20 @@ class Ridge(FeatureLearner):
             "seen": torch.zeros(batch_size, self.spec.size, dtype=torch.bool, device=self.like.device),
         }
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
-        x_BTF, y_BTV = self.features(x), self.targets(y)
-        projected_BTF = x_BTF @ state["P"]
-        inner = projected_BTF @ x_BTF.transpose(1, 2)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        y_BTV = self.targets(y)
+        projected_BTF = x @ state["P"]
+        inner = projected_BTF @ x.transpose(1, 2)
         inner = inner + torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device)
         gain_BTF = torch.cholesky_solve(projected_BTF, torch.linalg.cholesky(inner))
         return {
             "P": state["P"] - projected_BTF.transpose(1, 2) @ gain_BTF,
-            "W": state["W"] + gain_BTF.transpose(1, 2) @ (y_BTV - x_BTF @ state["W"]),
+            "W": state["W"] + gain_BTF.transpose(1, 2) @ (y_BTV - x @ state["W"]),
             "seen": state["seen"] | (y_BTV != 0).any(1),
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self.seen_only(self.features(x) @ state["W"], state["seen"]))
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return self.seen_only(x @ state["W"], state["seen"])
 
     def state_floats(self, examples: int) -> int:
         return self.size * (self.size + self.spec.size)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mambacl.learners.closed_form.configs import SldaConfig
 from mambacl.learners.closed_form.nearest_mean import NearestMean
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 
@@ -23,11 +23,10 @@ class Slda(NearestMean):
     def init_state(self, batch_size: int) -> State:
         return super().init_state(batch_size) | {"products": self.like.new_zeros(batch_size, self.size, self.size)}
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x_BTF = self.features(self.chunk(x, y)[0])
-        return super().observe(state, x, y) | {"products": state["products"] + x_BTF.transpose(1, 2) @ x_BTF}
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        return super().absorb(state, x, y) | {"products": state["products"] + x.transpose(1, 2) @ x}
 
-    def predict(self, state: State, x: Tensor) -> Output:
+    def answer(self, state: State, x: Tensor) -> Tensor:
         count = state["count"].unsqueeze(-1)
         mean_BVF = state["sum"] / count.clamp(min=1)
         between = mean_BVF.transpose(1, 2) @ (count * mean_BVF)
@@ -38,7 +37,7 @@ class Slda(NearestMean):
         shrunk = (1 - self.config.shrinkage) * covariance + torch.diag_embed(floor.unsqueeze(1).expand(-1, self.size))
         weights_BFV = torch.cholesky_solve(mean_BVF.transpose(1, 2), torch.linalg.cholesky_ex(shrunk).L)
         bias_BV = -0.5 * (weights_BFV.transpose(1, 2) * mean_BVF).sum(-1)
-        return Output(self.seen_only(self.features(x) @ weights_BFV + bias_BV.unsqueeze(1), state["count"] > 0))
+        return self.seen_only(x @ weights_BFV + bias_BV.unsqueeze(1), state["count"] > 0)
 
     def state_floats(self, examples: int) -> int:
         return super().state_floats(examples) + self.size**2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mambacl.learners.encoders.encoders import as_float
 from mambacl.learners.gradient.configs import AnmlConfig
 from mambacl.learners.gradient.inner import Fast, follow
-from mambacl.learners.learner import Learner, Output, State
+from mambacl.learners.learner import Learner, Output, State, bounded
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
@@ -54,7 +54,7 @@ class Anml(Learner):
         def one(weights: Fast, x: Tensor, gate_TF: Tensor) -> Tensor:
             body = {name.removeprefix("fast."): value for name, value in weights.items() if name.startswith("fast.")}
             features_TF = torch.func.functional_call(self.fast, body, (x,))
-            return (features_TF * gate_TF) @ weights["head.weight"].T + weights["head.bias"]
+            return bounded((features_TF * gate_TF) @ weights["head.weight"].T + weights["head.bias"], self.spec)
 
         return torch.func.vmap(one)(fast, x, gate_BTF)
 

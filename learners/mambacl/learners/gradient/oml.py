@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mambacl.learners.features import FeatureLearner
 from mambacl.learners.gradient.configs import OmlConfig
 from mambacl.learners.gradient.inner import Fast, follow
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State, bounded
 from mambacl.tasks.episode import Spec
 
 
@@ -35,12 +35,11 @@ class Oml(FeatureLearner):
         start |= {f"bias{i}": bias for i, bias in enumerate(self.biases)}
         return {name: value.expand(batch_size, *value.shape) for name, value in start.items()}
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
-        return follow(self.predictions, state, self.features(x), y, self.spec, self.log_rate.exp())
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        return follow(self.predictions, state, x, y, self.spec, self.log_rate.exp())
 
-    def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self.predictions(state, self.features(x)))
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return self.predictions(state, x)
 
     def state_floats(self, examples: int) -> int:
         return sum(p.numel() for p in [*self.weights, *self.biases])
@@ -49,4 +48,4 @@ class Oml(FeatureLearner):
         """The fast network with each episode's own weights; the last layer has no bias."""
         for i in range(len(self.biases)):
             z_BTF = F.relu(torch.baddbmm(fast[f"bias{i}"].unsqueeze(1), z_BTF, fast[f"weight{i}"]))
-        return z_BTF @ fast[f"weight{len(self.biases)}"]
+        return bounded(z_BTF @ fast[f"weight{len(self.biases)}"], self.spec)

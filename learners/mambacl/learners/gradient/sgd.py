@@ -11,7 +11,7 @@ from mambacl.learners.cache import append, cached, entries
 from mambacl.learners.features import FeatureLearner
 from mambacl.learners.gradient.configs import JointSgdConfig, OnlineSgdConfig
 from mambacl.learners.gradient.inner import Fast, follow, gradient
-from mambacl.learners.learner import Output, State
+from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
 MOMENTUM = 0.9
@@ -42,12 +42,11 @@ class OnlineSgd(_Linear):
     def init_state(self, batch_size: int) -> State:
         return self.zeros(batch_size)
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
-        return follow(linear, state, self.features(x), y, self.spec, self.rate)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        return follow(linear, state, x, y, self.spec, self.rate)
 
-    def predict(self, state: State, x: Tensor) -> Output:
-        return Output(linear(state, self.features(x)))
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        return linear(state, x)
 
     def state_floats(self, examples: int) -> int:
         return (self.size + 1) * self.spec.size
@@ -68,15 +67,14 @@ class JointSgd(_Linear):
             "y": cached(like.new_zeros(batch_size, 1, 0, targets)),
         }
 
-    def observe(self, state: State, x: Tensor, y: Tensor) -> State:
-        x, y = self.chunk(x, y)
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
         targets = y.unsqueeze(-1) if y.ndim == 2 else y
         return {
-            "x": append(state["x"], self.features(x).unsqueeze(1))[0],
+            "x": append(state["x"], x.unsqueeze(1))[0],
             "y": append(state["y"], targets.unsqueeze(1))[0],
         }
 
-    def predict(self, state: State, x: Tensor) -> Output:
+    def answer(self, state: State, x: Tensor) -> Tensor:
         x_BTF, y = entries(state["x"])[:, 0], entries(state["y"])[:, 0]
         y = y.squeeze(-1) if self.spec.output == "classification" else y.to(x_BTF.dtype)
         fast = self.zeros(len(x_BTF))
@@ -85,7 +83,7 @@ class JointSgd(_Linear):
             step = gradient(linear, fast, x_BTF, y, self.spec)
             velocity = tree_map(lambda before, change: MOMENTUM * before + change, velocity, step)
             fast = tree_map(lambda weight, change: weight - self.rate * change, fast, velocity)
-        return Output(linear(fast, self.features(x)))
+        return linear(fast, x)
 
     def state_floats(self, examples: int) -> int:
         return examples * (self.size + (0 if self.spec.output == "classification" else self.spec.size))

@@ -31,9 +31,13 @@ def settings(suite: SuiteName, family: Family, split: Split) -> list[Setting]:
     trained = Setting(config.tasks, config.shots, config.queries)
     if suite == "standard":
         return [trained]
-    most_tasks, most_shots = min(limits["tasks"], config.codes), limits["images"] - config.queries
+    most_tasks, most_shots = limits["tasks"], limits["images"] - config.queries
     tasks = [Setting(k, config.shots, config.queries) for k in TASK_LENGTHS if k <= most_tasks]
-    shots = [Setting(config.tasks, s, config.queries) for s in SHOT_LENGTHS if s <= most_shots]
+    shots = [
+        Setting(config.tasks, s, config.queries)
+        for s in SHOT_LENGTHS
+        if family.resized(shots=s).config.shot_range[1] <= most_shots
+    ]
     chosen = sorted({trained, *tasks, *shots}, key=lambda s: (s.tasks, s.shots))
     if len(chosen) < 2:
         raise ConfigError(

@@ -61,7 +61,7 @@ def _counter(config: ExperimentConfig, measure: Measure) -> Callable[[LearnerBas
         if episode is not None:
             return sum(count_flops(learner, episode))
         if measure == "state_floats":
-            return learner.state_floats(config.task.tasks * config.task.shots)
+            return learner.state_floats(config.task.examples)
         total, _, active = count_parameters(learner)
         return total if measure == "parameters" else active
 

@@ -14,7 +14,7 @@ def model_card(chosen: Checkpoint) -> str:
 | | |
 | --- | --- |
 | meta-val score | {found} over {found.episodes} episodes |
-| state | {progress.state_floats:,} floats after {task.tasks * task.shots} examples |
+| state | {progress.state_floats:,} floats after {task.examples} examples |
 | trained | {progress.step:,} of {config.train.steps:,} steps of {config.train.batch} episodes, {progress.seconds:.0f} s |
 | selectivity | {config.selectivity.loss}, weight {config.selectivity.weight:.3g} |
 | config | `{config.digest[:12]}` |

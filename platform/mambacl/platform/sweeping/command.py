@@ -164,7 +164,7 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
 
 def maximised(config: ExperimentConfig) -> bool:
     """Whether the score is to be high."""
-    return higher_is_better("regression" if config.task.name == "sine" else "classification")
+    return higher_is_better(config.task.output)
 
 
 def best_trial(config: ExperimentConfig, folder: Path) -> Path:

@@ -64,6 +64,10 @@ def check(config: ExperimentConfig) -> None:
         logger.warning("selectivity: %s has no associations to pull; it is trained without", config.learner.name)
     if not config.resources.gpus:
         _try_out(learner, family.episodes("meta_train", [0]), layers)
+    if config.train.state_passing and (not learner.layers or learner.state_floats(1) != learner.state_floats(2)):
+        raise ConfigError(
+            f"train.state_passing: needs a sequence learner with a state of fixed size, {config.learner.name} is none"
+        )
     share = config.train.batch // (config.resources.workers * config.train.accumulate)
     if share < 1:
         raise ConfigError(

@@ -60,7 +60,7 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         stale=0,
         seconds=0.0,
         stopped=None,
-        state_floats=learner.state_floats(config.task.tasks * config.task.shots),
+        state_floats=learner.state_floats(config.task.examples),
         spec=family.spec,
     )
     curve: list[dict[str, float]] = []

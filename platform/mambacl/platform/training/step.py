@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from mambacl.learners.learner import Learner, Output
+from mambacl.learners.learner import Learner, Output, State
 from mambacl.learners.objective import losses, scores
 from mambacl.learners.selectivity import layer_numbers, selectivity_losses
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.episode import Episode
+from mambacl.tasks.randomness import generator
 
 METRICS = ("train/loss", "train/score", "train/selectivity")
+
+PREFIX = 1 << 39
+"""From the number of an episode to that of the one whose state its stream may start from: past all that are trained on."""
 
 
 class Stepper:
@@ -40,13 +44,19 @@ class Stepper:
         self.learner.before_step(step)
         torch.manual_seed(seed + worker.rank)
         own = worker.share(indices)
+        passing = generator(self.config.seed, "state passing", step).random() < train.state_passing
         sums = torch.zeros(len(METRICS), dtype=torch.float64)
         counts = torch.zeros(len(METRICS), dtype=torch.float64)
         for part in range(train.accumulate):
             last = part == train.accumulate - 1
-            episode = episodes(own[part :: train.accumulate]).to(worker.device)
+            numbers = own[part :: train.accumulate]
+            episode = episodes(numbers).to(worker.device)
+            state = None
+            if passing:
+                before = range(numbers.start + PREFIX, numbers.stop + PREFIX, numbers.step)
+                state = self._state_after(episodes(before).to(worker.device))
             with contextlib.nullcontext() if last or worker.size == 1 else self.model.no_sync():  # type: ignore[operator]
-                values, numbers = self._accumulate(episode, len(indices), step)
+                values, numbers = self._accumulate(episode, state, len(indices), step)
             sums += values
             counts += numbers
         if train.clip is not None:
@@ -56,13 +66,19 @@ class Stepper:
         both = worker.total(torch.cat([sums, counts]))
         return both[: len(METRICS)] / both[len(METRICS) :].clamp(min=1)
 
-    def _accumulate(self, episode: Episode, batch: int, step: int) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def _state_after(self, episode: Episode) -> State:
+        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self._half()):
+            state = self.learner.init_state(len(episode.index))
+            return self.learner.observe(state, episode.support_x, episode.support_y)
+
+    def _accumulate(self, episode: Episode, state: State | None, batch: int, step: int) -> tuple[Tensor, Tensor]:
         """Add the gradient of a part of the batch; sums and counts of the METRICS over that part."""
         selectivity = self.config.selectivity
         pulled = selectivity.active(step)
         layers = layer_numbers(selectivity, self.learner.layers) if pulled and self.learner.layers else ()
         with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self._half()):
-            output: Output = self.model(episode, layers=layers)
+            output: Output = self.model(episode, state, layers=layers)
         prediction = output.prediction.float()
         per_query = losses(prediction, episode, self.config.train.codes)
         pulls = [selectivity_losses(association, episode, selectivity) for association in output.associations]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from mambacl.learners.learner import Learner
-from mambacl.learners.objective import losses, scores
+from mambacl.learners.objective import losses, open_set_auroc, scores
 from mambacl.learners.selectivity import true_mass
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.checkpoint import ExpertUse
@@ -26,8 +26,9 @@ class Validation:
 
     point: dict[str, float]
     """meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
-    meta_val/true_mass on a few episodes for learners with association maps, meta_val/experts for mixtures: how many experts
-    are in even use (the exponential of the entropy), mean over layers."""
+    meta_val/true_mass on a few episodes for learners with association maps, meta_val/open_set_auroc where queries without an
+    answer are asked, meta_val/experts for mixtures: how many experts are in even use (the exponential of the entropy), mean
+    over layers."""
     scores: tuple[float, ...]
     """Score of each episode."""
     expert_use: ExpertUse = ()
@@ -40,6 +41,8 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     learner.eval()
     episodes = config.train.evaluate_episodes
     names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
+    if family.config.stream.open_set:
+        names.append("meta_val/open_set_auroc")
     table = torch.zeros(len(names), episodes, dtype=torch.float64)
     experts = getattr(config.learner, "experts", None)
     use = torch.zeros(learner.layers, config.task.tasks, experts.count if experts else 0, dtype=torch.float64)
@@ -50,6 +53,8 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
         output = learner(episode)
         prediction = output.prediction.float()
         columns = [losses(prediction, episode), scores(prediction, episode), scores(prediction, episode, "seen")]
+        if family.config.stream.open_set:
+            columns.append(open_set_auroc(prediction, episode).unsqueeze(1))
         for row, column in zip(table, columns, strict=True):
             row[list(indices)] = _mean(column)
         if output.expert_use:
@@ -58,9 +63,11 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     table = worker.total(table)
     point = dict(zip(names, table.mean(1).tolist(), strict=True))
     if learner.layers:
-        episode = family.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
+        # Exact maps are those of the whole stream.
+        at_end = family.resized(query_after="end")
+        episode = at_end.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
-        point["meta_val/true_mass"] = float(true_mass(association, episode).mean())
+        point["meta_val/true_mass"] = float(true_mass(association, episode)[:, : episode.answerable].mean())
     if experts:
         use = worker.total(use)
         use = use / use.sum(-1, keepdim=True)
@@ -73,8 +80,9 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
 
 def _by_task(expert_use: Sequence[Tensor], episode: Episode, tasks: int) -> Tensor:
     """How often queries of each task went to each expert, (layers, K, E)."""
-    task_BMK = one_hot(episode.query_task, tasks).double()
-    return torch.stack([torch.einsum("bmk,bme->ke", task_BMK, use.double()) for use in expert_use]).cpu()
+    asked = episode.answerable
+    task_BMK = one_hot(episode.query_task[:, :asked], tasks).double()
+    return torch.stack([torch.einsum("bmk,bme->ke", task_BMK, use[:, :asked].double()) for use in expert_use]).cpu()
 
 
 def _mean(per_query: Tensor) -> Tensor:
