@@ -8,7 +8,10 @@ from mambacl import tasks
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"name": "glyhps"}, "task.name: unknown 'glyhps' (did you mean 'glyphs'?); allowed: images, glyphs, sine"),
+        (
+            {"name": "glyhps"},
+            "task.name: unknown 'glyhps' (did you mean 'glyphs'?); allowed: images, dataset, glyphs, sine",
+        ),
         ({}, "task.name: missing"),
         ({"name": "images"}, "task.path: missing"),
         ({"name": "glyphs", "taks": 3}, "task.taks: unknown field (did you mean 'tasks'?); allowed: "),

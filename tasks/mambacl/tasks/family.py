@@ -10,6 +10,9 @@ from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family_config import FamilyConfig
 from mambacl.tasks.randomness import SPLITS, Split
 
+LISTED = 10
+"""Names in a message; there may be thousands."""
+
 
 class Family(ABC):
     """Episodes of one source at one size. Episode number i of a split is always the same, in any order, anywhere."""
@@ -26,6 +29,10 @@ class Family(ABC):
     @abstractmethod
     def limits(self, split: Split) -> dict[str, int]:
         """How long the episodes of a split may be: most `tasks`, and most `images` a task (shots and queries together)."""
+
+    def small_classes(self, split: Split, images: int) -> list[str]:
+        """Classes of a split that have fewer images than this, smallest first, as `name (images)`."""
+        return []
 
     def resized(self, tasks: int | None = None, shots: int | None = None, queries: int | None = None) -> Self:
         """The same family and splits at another episode size; data are shared, not copied."""
@@ -45,8 +52,11 @@ class Family(ABC):
             if config.tasks > limits["tasks"]:
                 raise ConfigError(f"task.tasks: {split} has {limits['tasks']} classes, an episode needs {config.tasks}")
             if config.shots + config.queries > limits["images"]:
+                small = self.small_classes(split, config.shots + config.queries)
+                more = f" and {len(small) - LISTED} more" if len(small) > LISTED else ""
                 raise ConfigError(
                     f"task.shots: the smallest class of {split} has {limits['images']} images, an episode needs "
-                    f"{config.shots} shots + {config.queries} queries"
+                    f"{config.shots} shots + {config.queries} queries; too small: {', '.join(small[:LISTED])}{more}; "
+                    "task.drop_small_classes leaves them out"
                 )
         return self

@@ -13,9 +13,10 @@ from torch import Tensor
 from mambacl.tasks.bank import ImageBank, load_bank
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
-from mambacl.tasks.images_config import AugmentConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
+from mambacl.tasks.features import FeatureStatistics
+from mambacl.tasks.images_config import AugmentConfig, DatasetConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
+from mambacl.tasks.pools import make_pools
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
-from mambacl.tasks.splits import split_classes
 from mambacl.tasks.transforms import affine, turn
 
 
@@ -29,27 +30,44 @@ class ImageFamily(Family):
         if config.drop_small_classes:
             bank = bank.keep(np.flatnonzero(bank.count >= config.shots + config.queries))
         self.bank = bank
-        self.classes = split_classes(bank.group, config.seed)
+        self.pools = make_pools(bank, config)
         # Digest of what decides an episode besides its size: images, classes of each split, seed.
         digest = hashlib.sha256(f"{bank.digest} {config.seed}".encode())
         for split in SPLITS:
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
+            if config.test_domains:
+                digest.update(self.pools[split].image.data)
         self.spec = Spec(
-            input="image",
+            input="image" if bank.images.dtype == torch.uint8 else "vector",
             shape=tuple(bank.images.shape[1:]),
             output="classification",
             size=config.codes,
             digest=digest.hexdigest(),
         )
 
+    @property
+    def classes(self) -> dict[Split, np.ndarray]:
+        """The class numbers of each split, those of its pool."""
+        return {split: pool.classes for split, pool in self.pools.items()}
+
+    @property
+    def feature_statistics(self) -> FeatureStatistics | None:
+        """Of a frozen encoder's features over all images; None where learners read images."""
+        return self.bank.statistics
+
     def limits(self, split: Split) -> dict[str, int]:
-        classes = self.classes[split]
+        pool = self.pools[split]
         augment = self._augment(split)
         turns = 4 if augment and augment.turns else 1
-        return {"tasks": min(turns * len(classes), self.config.codes), "images": int(self.bank.count[classes].min())}
+        return {"tasks": min(turns * len(pool.classes), self.config.codes), "images": int(pool.count.min())}
+
+    def small_classes(self, split: Split, images: int) -> list[str]:
+        pool = self.pools[split]
+        small = np.flatnonzero(pool.count < images)
+        return [f"{pool.names[c]} ({pool.count[c]})" for c in small[np.argsort(pool.count[small], kind="stable")]]
 
     def _augment(self, split: Split) -> AugmentConfig | None:
-        return self.config.augment if split == "meta_train" else None
+        return self.config.augment if split == "meta_train" and self.spec.input == "image" else None
 
     def episodes(self, split: Split, indices: Sequence[int]) -> Episode:
         config = self.check().config
@@ -57,6 +75,8 @@ class ImageFamily(Family):
         draws = [self._draw(split, index) for index in indices]
         image_BKR, turns_BK, code_BK = (np.stack(part) for part in list(zip(*draws, strict=True))[:3])
         pixels = self.bank.images[torch.from_numpy(image_BKR.reshape(-1))]
+        if self.spec.input == "vector":
+            pixels = pixels.float()
         if augment := self._augment(split):
             if augment.turns:
                 pixels = turn(pixels, torch.from_numpy(turns_BK).flatten().repeat_interleave(S + Q))
@@ -86,27 +106,20 @@ class ImageFamily(Family):
         config, augment = self.config, self._augment(split)
         K, R = config.tasks, config.shots + config.queries
         rng = generator(config.seed, split, index)
-        classes = self.classes[split]
+        pool = self.pools[split]
         turns = 4 if augment and augment.turns else 1
-        chosen = first(rng.random(turns * len(classes)), K)
+        chosen = first(rng.random(turns * len(pool.classes)), K)
         code = first(rng.random(config.codes), K)
-        chosen_class = classes[chosen % len(classes)]
-        count = self.bank.count[chosen_class]
+        chosen_class = chosen % len(pool.classes)
+        count = pool.count[chosen_class]
         keys = rng.random((K, count.max()))
         keys[np.arange(count.max()) >= count[:, None]] = np.inf
-        image = self.bank.start[chosen_class][:, None] + first(keys, R)
+        image = pool.image[pool.start[chosen_class][:, None] + first(keys, R)]
         strength = [augment.degrees, augment.shift, augment.shift, augment.scale] if augment else [0.0] * 4
         change = rng.uniform(-1, 1, (K * R, 4)) * strength
-        return image, chosen // len(classes), code, change.astype(np.float32)
+        return image, chosen // len(pool.classes), code, change.astype(np.float32)
 
 
-def build_images(config: ImagesConfig) -> ImageFamily:
-    """A family from an .npz file or an image folder."""
+def build_images(config: ImagesConfig | DatasetConfig | GlyphsConfig) -> ImageFamily:
+    """A family from the images that a config names."""
     return ImageFamily(config, load_bank(config))
-
-
-def build_glyphs(config: GlyphsConfig) -> ImageFamily:
-    """The family of rendered letters."""
-    from mambacl.tasks.glyphs import load_glyphs  # matplotlib's fonts are needed here only
-
-    return ImageFamily(config, load_glyphs(config.by_script))
