@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Encode:
 
     config: FrozenConfig
 
-    threads = False
+    threads: ClassVar[bool] = False
 
     @property
     def step(self) -> int:

@@ -82,7 +82,7 @@ def load_encoder(config: FrozenConfig) -> FrozenEncoder:
     load = _efficientnet_lite0 if config.frozen == "efficientnet_lite0" else LIBRARIES[library]
     encoder = load(name, _state_dict(weights))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder.model.eval().to(device, memory_format=torch.channels_last)  # which convolutions are faster in
+    encoder.model.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder
 
 

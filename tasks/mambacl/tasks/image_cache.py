@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Shrink:
     grey: bool
     fit: Fit
 
-    threads = True
+    threads: ClassVar[bool] = True
 
     @property
     def step(self) -> int:

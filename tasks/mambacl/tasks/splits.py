@@ -1,5 +1,7 @@
 """Class-disjoint splits into meta-train, meta-validation and meta-test."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mambacl.tasks.config import ConfigError
@@ -41,10 +43,11 @@ def _divide(groups: np.ndarray, seed: int, splits: tuple[Split, ...]) -> dict[Sp
         raise ConfigError(f"task.group: {len(names)} groups cannot fill {len(splits)} disjoint splits")
     members: dict[Split, list] = {split: [] for split in splits}
     filled = dict.fromkeys(splits, 0)
-    for position in generator(seed, "class splits").permutation(len(names)).tolist():
-        split = min(splits, key=lambda s: (filled[s] + sizes[position]) / SHARES[s])
+    for done, position in enumerate(generator(seed, "class splits").permutation(len(names)).tolist()):
+        empty: list[Split] = [split for split in splits if not members[split]]
+        # The last groups are for splits that have none yet.
+        open_to: Sequence[Split] = empty if len(empty) == len(names) - done else splits
+        split = min(open_to, key=lambda s: (filled[s] + sizes[position]) / SHARES[s])
         members[split].append(names[position])
         filled[split] += int(sizes[position])
-    if not all(members.values()):
-        raise ConfigError(f"task.group: {len(names)} groups leave a split without classes")
     return {split: np.flatnonzero(np.isin(groups, members[split])) for split in splits}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 Format = Literal["image", "gnt", "cifar", "emnist"]
 Fit = Literal["stretch", "pad"]
@@ -31,7 +31,10 @@ def shrink(image: Image.Image, size: int, grey: bool, fit: Fit) -> np.ndarray:
 
 def _image(data: bytes) -> Image.Image:
     """Any file that PIL reads."""
-    image = Image.open(io.BytesIO(data))
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise ValueError("not an image") from None
     image.load()
     return image
 
