@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -89,7 +88,7 @@ class Encode:
 
 def _batches(encoder: FrozenEncoder, images: Iterator[Image.Image]) -> Iterator[Tensor]:
     """Batches of transformed images; the next one is made while the encoder works on the last."""
-    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with concurrent.futures.ThreadPoolExecutor(torch.get_num_threads()) as pool:
 
         def prepared() -> list[concurrent.futures.Future]:
             batch = list(itertools.islice(images, BATCH[encoder.device.type]))

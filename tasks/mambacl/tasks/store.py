@@ -7,6 +7,7 @@ goes on where it was, and several processes may work on one build.
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -41,6 +42,19 @@ class Chunk:
     """Why each of the others was left out."""
     content: str
     """SHA-256 of what the rows were made from."""
+
+    def pack(self) -> bytes:
+        """As the bytes of an .npz file."""
+        file = io.BytesIO()
+        faults = np.array(self.faults, str)
+        np.savez(file, rows=self.rows, kept=self.kept, faults=faults, content=np.array(self.content))
+        return file.getvalue()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Chunk":
+        """What `pack` made."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return cls(file["rows"], file["kept"], file["faults"].tolist(), str(file["content"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,19 +122,11 @@ class Store:
 
     def put(self, number: int, chunk: Chunk) -> None:
         """Keep a chunk. Raises BuildStopped where the disk is full."""
-        columns = {
-            "rows": chunk.rows,
-            "kept": chunk.kept,
-            "faults": np.array(chunk.faults, str),
-            "content": chunk.content,
-        }
-        with self._whole(_chunk_name(number)) as file:
-            np.savez(file, **columns)
+        self._write(_chunk_name(number), chunk.pack())
 
     def chunk(self, number: int) -> Chunk:
         """A complete chunk."""
-        with np.load(self.folder / _chunk_name(number), allow_pickle=False) as file:
-            return Chunk(file["rows"], file["kept"], file["faults"].tolist(), str(file["content"]))
+        return Chunk.unpack((self.folder / _chunk_name(number)).read_bytes())
 
     def finish(
         self, chunks: int, visit: Callable[[Chunk], None], facts: Callable[[np.ndarray], dict[str, Any]]
@@ -152,16 +158,11 @@ class Store:
             (self.folder / _chunk_name(number)).unlink()
 
     def _write(self, name: str, content: bytes) -> None:
-        with self._whole(name) as file:
-            file.write(content)
-
-    @contextmanager
-    def _whole(self, name: str) -> Iterator[Any]:
-        """A file that has its name only when all of it is there."""
+        """Write a file that has its name only when all of it is there."""
         partial = self.folder / f"{name}.tmp"
         try:
             with self._on_full_disk(), open(partial, "wb") as file:
-                yield file
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:

@@ -12,6 +12,7 @@ from mambacl.learners.closed_form.configs import NearestMeanConfig
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console, table
 from mambacl.platform.cost import count_parameters
+from mambacl.platform.data.prepare import prepare
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.cells import Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
@@ -48,7 +49,7 @@ def evaluate(
     if episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {episodes}")
     found = [find(model, storage) for model in models]
-    task = common_task(found, task_path)
+    task = common_task(found, task_path, address)
     contestants = [Contestant.trained(label, reference.checkpoint) for label, reference in labels(found).items()]
     if task.name != "sine":
         contestants.append(Contestant.reference(NearestMeanConfig()))
@@ -69,7 +70,7 @@ def evaluate(
     return summary
 
 
-def common_task(found: Sequence[Reference], path: str | None) -> TaskConfig:
+def common_task(found: Sequence[Reference], path: str | None, address: str | None = None) -> TaskConfig:
     """The task family that all models were trained on, with the data at `path` if given."""
     specs = {reference.checkpoint.progress.spec.digest for reference in found}
     if len(specs) > 1:
@@ -79,6 +80,7 @@ def common_task(found: Sequence[Reference], path: str | None) -> TaskConfig:
         if "path" not in type(task).model_fields:
             raise ConfigError(f"task.path: the task family {task.name!r} has none")
         task = task.model_copy(update={"path": path})
+    prepare([task], address)
     if built_family(task).spec.digest not in specs:
         raise ConfigError("task: the data are not those that the model was trained on (digests differ)")
     return task
