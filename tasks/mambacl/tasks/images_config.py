@@ -43,7 +43,8 @@ class ImageFamilyConfig(FamilyConfig):
     test_domains: tuple[str, ...] = ()
     """Domains that meta-test alone draws from: meta-train on the others, test on these."""
     val_domains: tuple[str, ...] = ()
-    """Domains that meta-val alone draws from. Default: those of meta-train; without class_disjoint, one domain drawn by seed."""
+    """Domains that meta-val alone draws from. Default: those of meta-train; without class_disjoint, about a fifth of
+    them, drawn by seed."""
     class_disjoint: bool = True
     """Splits have no class in common; false: all classes in all splits, which test_domains then keep apart."""
     encoder: FrozenConfig | None = None

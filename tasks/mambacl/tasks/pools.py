@@ -9,7 +9,7 @@ from mambacl.tasks.bank import ImageBank
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.images_config import ImageFamilyConfig
 from mambacl.tasks.randomness import SPLITS, Split, generator
-from mambacl.tasks.splits import check_disjoint, split_classes
+from mambacl.tasks.splits import SHARES, check_disjoint, split_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def split_domains(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, lis
     """The domains of each split: meta-test has its own, and no other split sees them.
 
     Meta-val shares those of meta-train where it has classes of its own; otherwise it needs images of its own, and gets
-    val_domains, or one domain drawn by seed.
+    val_domains, or as many drawn by seed as its share of the classes would be.
     """
     known: list[str] = bank.domains.tolist()
     if not config.test_domains:
@@ -72,7 +72,9 @@ def split_domains(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, lis
                 raise ConfigError(f"task.{field}: unknown {name!r}{nearest(name, known)}; allowed: {', '.join(known)}")
     val, rest = list(config.val_domains), [name for name in known if name not in config.test_domains]
     if not val and not config.class_disjoint and len(rest) > 1:
-        val = [rest[generator(config.seed, "domain splits").integers(len(rest))]]
+        share = SHARES["meta_val"] / (SHARES["meta_train"] + SHARES["meta_val"])
+        drawn = generator(config.seed, "domain splits").permutation(len(rest))
+        val = [rest[i] for i in sorted(drawn[: max(1, round(share * len(rest)))].tolist())]
     train = [name for name in rest if name not in val]
     if not train or not (val or config.class_disjoint):
         raise ConfigError(f"task.test_domains: of {', '.join(known)} too few are left for meta_train and meta_val")
