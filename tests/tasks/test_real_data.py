@@ -63,7 +63,14 @@ def test_frozen_features_tell_groceries_apart_better_than_pixels(data, tmp_path,
         for file in sorted(folder.glob("*.jpg"))[::5][:8]
     ]
     (tmp_path / "list.csv").write_text("path,class\n" + "".join(f"{file},{name}\n" for file, name in files))
-    config = {"name": "images", "path": str(tmp_path / "list.csv"), "tasks": 2, "shots": 5, "queries": 2, "augment": None}
+    config = {
+        "name": "images",
+        "path": str(tmp_path / "list.csv"),
+        "tasks": 2,
+        "shots": 5,
+        "queries": 2,
+        "augment": None,
+    }
     pixels = tasks.build(config)
     features = tasks.build(config | {"encoder": {"frozen": "efficientnet_lite0"}})
     assert np.array_equal(pixels.bank.classes, features.bank.classes)
