@@ -10,7 +10,7 @@ from mambacl import tasks
     [
         (
             {"name": "glyhps"},
-            "task.name: unknown 'glyhps' (did you mean 'glyphs'?); allowed: images, glyphs, sine, recall",
+            "task.name: unknown 'glyhps' (did you mean 'glyphs'?); allowed: images, dataset, glyphs, sine, recall",
         ),
         ({}, "task.name: missing"),
         ({"name": "images"}, "task.path: missing"),

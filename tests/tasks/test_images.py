@@ -81,9 +81,30 @@ def test_a_pickle_in_an_npz_is_never_loaded(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_image_folder_and_unreadable_files(tmp_path, caplog):
+def test_data_keep_their_digests(tmp_path, monkeypatch):
+    """Golden digests: models are evaluated on the data that they were trained on, which is known by these."""
+    monkeypatch.setenv("MAMBACL_CACHE", str(tmp_path / "cache"))
+    y, x = np.mgrid[:14, :20]
     for c in range(12):
-        (tmp_path / f"class-{c}").mkdir()
+        (tmp_path / "data" / f"class-{c}").mkdir(parents=True)
+        for n in range(4):
+            pixels = np.stack([x * (c + 1) + n, y * 7 + n * 40, x * y + c], -1) % 256
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / f"class-{c}" / f"{n}.png")
+    folder = {"name": "images", "path": str(tmp_path / "data"), "size": 8, "tasks": 1, "shots": 2, "queries": 1}
+    npz = write_npz(tmp_path / "a.npz", alphabet=np.repeat(np.arange(30) // 5, 6)) | {"group": "alphabet", "tasks": 2}
+    digests = [tasks.build(config).spec.digest[:16] for config in (folder, folder | {"grey": True}, npz)]
+    monkeypatch.undo()  # glyphs are rendered into their own cache, once for all tests
+    digests += [tasks.build({"name": "glyphs", **fields}).spec.digest[:16] for fields in ({"by_script": True}, {})]
+    assert digests == [
+        "a3c33f61a2174df1", "c4826553c729aa64", "2df1141cc3b86f34", "d9e2af6f1c5e0c5b", "b61d6f9ee7309fc5",
+    ]  # fmt: skip
+
+
+def test_image_folder_and_unreadable_files(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("MAMBACL_CACHE", str(tmp_path / "cache"))
+    tmp_path = tmp_path / "data"
+    for c in range(12):
+        (tmp_path / f"class-{c}").mkdir(parents=True)
         for n in range(4):
             Image.new("RGB", (20, 14), (c, n, 0)).save(tmp_path / f"class-{c}" / f"{n}.png")
     config = {"name": "images", "path": str(tmp_path), "size": 8, "tasks": 1, "shots": 2, "queries": 1, "augment": None}

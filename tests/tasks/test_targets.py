@@ -6,6 +6,7 @@ import torch
 
 from mambacl import learners, tasks
 from mambacl.learners.objective import losses, scores
+from mambacl.tasks.pools import Pool
 
 SIZES = {"tasks": 3, "shots": 2, "queries": 2, "augment": None}
 
@@ -99,7 +100,11 @@ def omniglot(data, tmp_path_factory):
 
     def build(target):
         family = tasks.build({"name": "images", "path": str(path), "target": target, "augment": None, "queries": 5})
-        family.classes = dict.fromkeys(family.classes, np.arange(242))
+        bank = family.bank
+        everything = Pool(
+            np.arange(242), np.arange(len(bank.images)), bank.start, bank.count, tuple(bank.classes.tolist()), ()
+        )
+        family.pools = dict.fromkeys(family.pools, everything)
         return family
 
     return build

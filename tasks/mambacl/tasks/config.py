@@ -66,12 +66,12 @@ def _walk(kind: Any, path: list[str]) -> tuple[list[str], type[BaseModel] | None
     model = None
     for part in path:
         field = next((m.model_fields[part] for m in holders if part in m.model_fields), None)
-        if field is not None:
+        if (tagged := [m for m in holders if _tag(m) == part]) and len(holders) > 1:
+            holders, model = tagged, tagged[0]
+        elif field is not None:
             model = next(m for m in holders if part in m.model_fields)
             holders = _models(field.annotation)
             names.append(part)
-        elif (tagged := [m for m in holders if _tag(m) == part]) and len(holders) > 1:
-            holders, model = tagged, tagged[0]
         else:
             model = holders[0] if len(holders) == 1 else model
             names.append(part)

@@ -19,6 +19,9 @@ from mambacl.tasks.stream_config import QueryAfter, StreamConfig
 UNLIMITED = 1_000_000
 """How many tasks and examples a generator has."""
 
+LISTED = 10
+"""Names in a message; there may be thousands."""
+
 
 class Family(ABC):
     """Episodes of one source at one size. Episode number i of a split is always the same, in any order, anywhere."""
@@ -35,6 +38,10 @@ class Family(ABC):
     @abstractmethod
     def limits(self, split: Split) -> dict[str, int]:
         """How long the episodes of a split may be: most `tasks`, and most `images` a task (shots and queries together)."""
+
+    def small_classes(self, split: Split, images: int) -> list[str]:
+        """Classes of a split that have fewer images than this, smallest first, as `name (images)`."""
+        return []
 
     def resized(
         self,
@@ -69,9 +76,12 @@ class Family(ABC):
                 raise ConfigError(f"task.tasks: {split} has {classes} classes, an episode needs {config.drawn}")
             most = config.shot_range[1]
             if most + config.queries > limits["images"]:
+                small = self.small_classes(split, most + config.queries)
+                more = f" and {len(small) - LISTED} more" if len(small) > LISTED else ""
                 raise ConfigError(
                     f"task.shots: the smallest class of {split} has {limits['images']} images, an episode needs "
-                    f"{most} shots + {config.queries} queries"
+                    f"{most} shots + {config.queries} queries; too small: {', '.join(small[:LISTED])}{more}; "
+                    "task.drop_small_classes leaves them out"
                 )
         return self
 

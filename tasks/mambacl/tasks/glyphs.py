@@ -4,20 +4,19 @@ Rendered from the DejaVu fonts that matplotlib ships, and kept in a cache file f
 """
 
 import hashlib
-import os
 import tempfile
 import unicodedata
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import platformdirs
 import torch
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from mambacl.tasks.bank import ImageBank
+from mambacl.tasks.labels import Labels
 from mambacl.tasks.randomness import generator
+from mambacl.tasks.store import cache_folder
 from mambacl.tasks.transforms import affine
 
 SIDE = 32
@@ -33,22 +32,28 @@ VERSION = "1"  # of the rendering below: part of the cache's name
 DEGREES, SHIFT, SCALE = 20.0, 4 / SIDE, 0.2
 
 
-def load_glyphs(by_script: bool) -> ImageBank:
-    """About 1,400 classes of 12 images u8 (1, 32, 32), ink = 255; groups are scripts where asked for."""
+def load_glyphs(by_script: bool) -> tuple[np.ndarray, Labels]:
+    """About 1,400 classes of 12 images u8 (32, 32), ink = 255; groups are scripts where asked for, domains are typefaces."""
     path = _cache_path()
     if not path.is_file():
         _write(path, *_render())
     with np.load(path, allow_pickle=False) as file:
         images, label, script = file["images"], file["label"], file["script"]
-    return ImageBank.of(images, label, script[label] if by_script else None)
+    faces = np.tile([face.removeprefix("DejaVu").removesuffix(".ttf") for face in FACES], len(script))
+    labels, order = Labels.of(label, script[label] if by_script else None, faces)
+    return images[order], labels
 
 
 def _cache_path() -> Path:
-    folder = Path(os.environ.get("MAMBACL_CACHE") or platformdirs.user_cache_dir("mambacl"))
+    return cache_folder() / f"glyphs-{fonts_digest()[:12]}.npz"
+
+
+def fonts_digest() -> str:
+    """SHA-256 of the fonts and of the version of what is drawn with them."""
     fonts = hashlib.sha256(VERSION.encode())
     for face in FACES:
         fonts.update(_font_file(face).read_bytes())
-    return folder / f"glyphs-{fonts.hexdigest()[:12]}.npz"
+    return fonts.hexdigest()
 
 
 def _font_file(face: str) -> Path:

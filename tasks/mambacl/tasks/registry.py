@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from mambacl.tasks.config import parse
-from mambacl.tasks.images_config import GlyphsConfig, ImagesConfig
+from mambacl.tasks.images_config import DatasetConfig, GlyphsConfig, ImagesConfig
 from mambacl.tasks.recall_config import RecallConfig
 from mambacl.tasks.sine_config import SineConfig
 
 if TYPE_CHECKING:
     from mambacl.tasks.family import Family
 
-TaskConfig = Annotated[ImagesConfig | GlyphsConfig | SineConfig | RecallConfig, Field(discriminator="name")]
+TaskConfig = Annotated[
+    ImagesConfig | DatasetConfig | GlyphsConfig | SineConfig | RecallConfig, Field(discriminator="name")
+]
 
 BUILDERS = {
     "images": "mambacl.tasks.images:build_images",
-    "glyphs": "mambacl.tasks.images:build_glyphs",
+    "dataset": "mambacl.tasks.images:build_images",
+    "glyphs": "mambacl.tasks.images:build_images",
     "sine": "mambacl.tasks.sine:SineFamily",
     "recall": "mambacl.tasks.recall:RecallFamily",
 }

@@ -14,6 +14,7 @@ from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import amount, console, table
 from mambacl.platform.cost import size_of
+from mambacl.platform.data.prepare import prepare
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.cells import Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner, has_encoder
@@ -61,7 +62,7 @@ def evaluate(
         else labels([find(model, storage) for model in models])
     )
     found = list(named.values())
-    task = common_task(found, task_path)
+    task = common_task(found, task_path, address)
     models_of = [Contestant.of(label, reference.checkpoint) for label, reference in named.items()]
     contestants = [*models_of, *anchors(references, models_of if features else [], task)]
     root = Path(storage.root).resolve()
@@ -97,7 +98,7 @@ def anchors(
     return [Contestant.reference(learner, model) for model in [None, *encoding] for learner in learners]
 
 
-def common_task(found: Sequence[Reference], path: str | None) -> TaskConfig:
+def common_task(found: Sequence[Reference], path: str | None, address: str | None = None) -> TaskConfig:
     """The task family that all models were trained on, with the data at `path` if given."""
     specs = {reference.checkpoint.progress.spec.digest for reference in found}
     if len(specs) > 1:
@@ -107,6 +108,7 @@ def common_task(found: Sequence[Reference], path: str | None) -> TaskConfig:
         if "path" not in type(task).model_fields:
             raise ConfigError(f"task.path: the task family {task.name!r} has none")
         task = task.model_copy(update={"path": path})
+    prepare([task], address)
     if built_family(task).spec.digest not in specs:
         raise ConfigError("task: the data are not those that the model was trained on (digests differ)")
     return task

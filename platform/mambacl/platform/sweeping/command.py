@@ -14,6 +14,7 @@ from ray import tune
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, table
+from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
 from mambacl.platform.overrides import vary
@@ -58,9 +59,11 @@ def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
     if not config.search:
         raise ConfigError("search: a sweep needs at least one field to search")
     folder, phases = sweep_folder(config), Phases()
+    rivals = {name: vary(config, changes) for name, changes in config.sweep.compare.items()}
+    with phases("data"):
+        prepare([config.task, *(rival.task for rival in rivals.values())], address)
     with phases("check"):
         check(config)
-        rivals = {name: vary(config, changes) for name, changes in config.sweep.compare.items()}
         for rival in rivals.values():
             check(rival)
         claim(config, folder)

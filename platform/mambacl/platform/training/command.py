@@ -15,6 +15,7 @@ from mambacl.learners.scan.dispatch import KernelError
 from mambacl.learners.selectivity import layer_numbers
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
 from mambacl.platform.session import session
@@ -33,6 +34,7 @@ logger = logging.getLogger("mambacl")
 def train_one(config: ExperimentConfig, run: Path, address: str | None) -> dict[str, Any]:
     """Train in the folder and return what `mambacl train --json` prints: run_id, checkpoint, split, score with its
     interval, steps and seconds. Raises TrainingFailed with the reason."""
+    prepare([config.task], address)
     check(config)
     open_record(config, run)
     delivery = Delivery(Store(config.storage))

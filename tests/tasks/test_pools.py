@@ -1,0 +1,136 @@
+"""What each split draws from: classes apart, domains apart, and what is known of both."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mambacl import tasks
+from mambacl.tasks.bank import ImageBank
+from mambacl.tasks.images_config import ImageFamilyConfig
+from mambacl.tasks.labels import Labels
+from mambacl.tasks.pools import make_pools
+from mambacl.tasks.randomness import SPLITS
+from mambacl.tasks.splits import check_disjoint
+
+DOMAINS = ("clipart", "quickdraw", "real", "sketch")
+
+
+def bank_of(classes=20, images=3, domains=DOMAINS, test=None, missing=()):
+    """`images` images of every class in every domain, less the (class, domain) pairs that are missing."""
+    rows = [(c, d) for c in range(classes) for d in range(len(domains)) for _ in range(images) if (c, d) not in missing]
+    label, domain = np.array(rows).T
+    pixels = np.zeros((len(rows), 8, 8, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = label[:, None, None], domain[:, None, None]
+    labels, order = Labels.of(label, domain=np.array(domains)[domain], test=test)
+    return ImageBank.in_memory(pixels[order], labels)
+
+
+def config(**fields):
+    return ImageFamilyConfig(**({"tasks": 2, "shots": 1, "queries": 1, "augment": None} | fields))
+
+
+def domains_seen(bank, pool):
+    return set(bank.domains[bank.domain[pool.image]].tolist())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), tested=st.sampled_from(DOMAINS), disjoint=st.booleans())
+def test_no_split_but_meta_test_sees_its_domains(seed, tested, disjoint):
+    bank = bank_of()
+    pools = make_pools(bank, config(seed=seed, test_domains=(tested,), class_disjoint=disjoint))
+    train, val, test = (domains_seen(bank, pools[split]) for split in SPLITS)
+    assert test == {tested}
+    assert tested not in train | val
+    images = [set(pools[split].image.tolist()) for split in SPLITS]
+    assert sum(map(len, images)) == len(set.union(*images)), "no image is in two splits"
+    classes = [set(pools[split].classes.tolist()) for split in SPLITS]
+    if disjoint:
+        assert train == val == set(DOMAINS) - {tested}
+        assert sum(map(len, classes)) == 20
+    else:
+        assert classes == [set(range(20))] * 3
+        assert len(val) == 1
+        assert train | val == set(DOMAINS) - {tested}
+        assert not train & val, "meta-val chooses on images that were not trained on"
+
+
+def test_meta_val_may_have_domains_of_its_own():
+    bank = bank_of()
+    pools = make_pools(bank, config(test_domains=("quickdraw",), val_domains=("real",)))
+    assert [domains_seen(bank, pools[split]) for split in SPLITS] == [{"clipart", "sketch"}, {"real"}, {"quickdraw"}]
+
+
+def test_a_class_without_images_in_a_domain_is_not_in_its_pool():
+    bank = bank_of(missing={(c, 1) for c in range(20) if c % 2})
+    pools = make_pools(bank, config(test_domains=("quickdraw",), class_disjoint=False))
+    assert pools["meta_test"].classes.tolist() == list(range(0, 20, 2))
+    assert len(pools["meta_train"].classes) == 20
+
+
+def test_official_classes_are_those_of_meta_test_and_meta_val_comes_from_the_others():
+    bank = bank_of(test=[str(c) for c in range(7)])
+    pools = make_pools(bank, config(seed=3))
+    assert pools["meta_test"].classes.tolist() == list(range(7))
+    rest = [pools[split].classes.tolist() for split in SPLITS[:2]]
+    assert sorted(rest[0] + rest[1]) == list(range(7, 20))
+    assert [len(classes) for classes in rest] == [11, 2], "60 to 16"
+
+
+def test_an_official_split_that_cuts_a_group_is_refused():
+    with pytest.raises(
+        tasks.ConfigError, match=r"task: meta_train and meta_test are not disjoint: both have classes of Greek"
+    ):
+        check_disjoint(
+            np.array(["Greek", "Latin", "Greek"]),
+            {"meta_train": np.array([0]), "meta_val": np.array([1]), "meta_test": np.array([2])},
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"test_domains": ["quikdraw"]},
+            r"task\.test_domains: unknown 'quikdraw' \(did you mean 'quickdraw'\?\); allowed: c",
+        ),
+        ({"test_domains": list(DOMAINS)}, r"task\.test_domains: of .* too few are left for meta_train and meta_val"),
+        ({"test_domains": list(DOMAINS[:3]), "class_disjoint": False}, r"task\.test_domains: of .* too few are left"),
+    ],
+)
+def test_domains_that_do_not_fit_are_named(fields, line):
+    with pytest.raises(tasks.ConfigError, match=line):
+        make_pools(bank_of(), config(**fields))
+    with pytest.raises(tasks.ConfigError, match=r"task\.test_domains: the images have no domains"):
+        make_pools(ImageBank.of(np.zeros((9, 8, 8), np.uint8), np.arange(9) // 3), config(test_domains=["a"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"class_disjoint": False}, "task: class_disjoint: false needs test_domains"),
+        ({"val_domains": ["Sans"]}, "task: val_domains needs test_domains"),
+        ({"val_domains": ["Sans"], "test_domains": ["Sans"]}, "task: val_domains and test_domains share Sans"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_named(fields, line):
+    with pytest.raises(tasks.ConfigError) as caught:
+        tasks.build({"name": "glyphs", **fields})
+    assert str(caught.value) == line
+
+
+def test_glyphs_shift_from_typeface_to_typeface():
+    """Leave one typeface out: episodes of meta-test show it alone, and are other episodes than without the shift."""
+    sizes = {"name": "glyphs", "tasks": 5, "shots": 1, "queries": 1, "augment": None}
+    faces = [f"Serif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")]
+    shifted, plain = tasks.build(sizes | {"test_domains": faces}), tasks.build(sizes)
+    bank = shifted.bank
+    of_faces = {bank.images[i].numpy().tobytes() for i in np.flatnonzero(np.isin(bank.domains[bank.domain], faces))}
+    for split in SPLITS:
+        episode = shifted.episodes(split, range(8))
+        shown = [image.numpy().tobytes() in of_faces for image in episode.support_x.flatten(0, 1)]
+        assert all(shown) if split == "meta_test" else not any(shown)
+    assert shifted.spec.digest != plain.spec.digest
+    assert shifted.pools["meta_test"].domains == tuple(faces)
+    assert shifted.pools["meta_test"].names == plain.pools["meta_test"].names
+    assert shifted.pools["meta_test"].digest != shifted.pools["meta_val"].digest
