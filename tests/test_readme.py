@@ -19,6 +19,8 @@ SMALLER = {
     "train": [*TINY],
     "show": [*TINY],
     "sweep": [*TINY, "--sweep.trials", "2"],
+    "lineup": [*TINY],
+    "study": ["--dry_run"],
     "evaluate": ["--episodes", "8"],
 }
 
@@ -32,6 +34,9 @@ COMMANDS = [
 ]
 
 
+OMNIGLOT = "omniglot_background_32.npz"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
@@ -42,8 +47,10 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_command(line, folder):
+def test_command(line, folder, request):
     """In order, in one folder: later commands use what earlier ones made."""
+    if OMNIGLOT in line and not (folder / OMNIGLOT).exists():
+        (folder / OMNIGLOT).symlink_to(request.getfixturevalue("data") / OMNIGLOT)
     _, command, *arguments = shlex.split(line)
     arguments += SMALLER.get(command, [])
     environment = os.environ | {"MAMBACL_TRACEBACK": "1"}
