@@ -193,7 +193,9 @@ def test_mistakes_are_one_line(build):
         build(distractors=9)
     with pytest.raises(ValueError, match=r"^task\.tasks: meta_val has 13 classes, an episode needs 14$"):
         build(open_set=10)
-    with pytest.raises(ValueError, match=r"^task\.shots: .* has 12 images, an episode needs 7 shots \+ 6 queries; too small: "):
+    with pytest.raises(
+        ValueError, match=r"^task\.shots: .* has 12 images, an episode needs 7 shots \+ 6 queries; too small: "
+    ):
         build(uneven=0.75).resized(queries=6).check()
 
 

@@ -42,6 +42,15 @@ def amount(number: float, unit: str = "") -> str:
     raise AssertionError
 
 
+def sizes(counts: Mapping[str, int]) -> str:
+    """What a learner costs, on one line; counts: the fields of a `Size`."""
+    return (
+        f"{amount(counts['parameters'])} parameters ({amount(counts['core_parameters'])} in the blocks, "
+        f"{amount(counts['active_parameters'])} active for one token), {amount(counts['state_floats'], 'floats')} of state, "
+        f"{amount(counts['support_flops'], 'FLOPs')} a support example, {amount(counts['query_flops'], 'FLOPs')} a query"
+    )
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int):
         return f"{value:.3f}" if isinstance(value, float) else str(value)

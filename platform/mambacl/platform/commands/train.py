@@ -8,7 +8,7 @@ import tyro
 
 from mambacl.platform.arguments import parse_experiment
 from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.console import console, json_line
+from mambacl.platform.console import console, json_line, sizes
 from mambacl.tasks.config import ConfigError
 
 
@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
         console.print(
             f"{outcome['split']} score {outcome['score']:.3f} [{outcome['low']:.3f}, {outcome['high']:.3f}] after "
             f"{outcome['steps']} steps, {outcome['seconds']:.0f} s\n"
+            f"learner     {sizes(outcome)}\n"
             f"checkpoint  {outcome['checkpoint']}\nevaluate    mambacl evaluate runs:/{outcome['run_id']} --suite standard"
         )
     return 0

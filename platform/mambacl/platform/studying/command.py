@@ -14,6 +14,7 @@ from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig, StorageConfig
 from mambacl.platform.console import amount, console, table
 from mambacl.platform.cost import cost_of
+from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
 from mambacl.platform.overrides import vary
@@ -45,7 +46,7 @@ def study(
 
     changes: fields that are the same in all experiments, by dotted name, beside those of the study.
     """
-    experiments = line_up(config, changes)
+    experiments = line_up(config, changes, address)
     for label, experiment in experiments.items():
         try:
             check(experiment)
@@ -82,9 +83,10 @@ def study_folder(config: StudyConfig, storage: StorageConfig) -> Path:
     return Path(storage.root).resolve() / "studies" / config.name
 
 
-def line_up(config: StudyConfig, changes: Mapping[str, Any]) -> dict[str, ExperimentConfig]:
+def line_up(config: StudyConfig, changes: Mapping[str, Any], address: str | None = None) -> dict[str, ExperimentConfig]:
     """The experiments of a study by label, each learner at the size that the study asks for."""
     experiments = experiments_of(config, changes)
+    prepare([experiment.task for experiment in experiments.values()], address)
     if config.match is None:
         return experiments
     fitted = {}

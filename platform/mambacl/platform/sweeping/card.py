@@ -1,7 +1,13 @@
 """The card of a registered model, in Markdown."""
 
+import dataclasses
+
+from mambacl.learners.registry import build as build_learner
+from mambacl.platform.console import sizes
+from mambacl.platform.cost import size_of
 from mambacl.platform.evaluation.statistics import interval
 from mambacl.platform.training.checkpoint import Checkpoint
+from mambacl.tasks.registry import build as build_family
 
 
 def model_card(chosen: Checkpoint) -> str:
@@ -9,12 +15,14 @@ def model_card(chosen: Checkpoint) -> str:
     config, progress = chosen.config, chosen.progress
     found = interval(progress.scores)  # type: ignore[arg-type]
     task = config.task
+    family = build_family(task)
+    counts = dataclasses.asdict(size_of(build_learner(config.learner, family.spec), family))
     return f"""# {config.learner.name} for {task.name}, {task.tasks} tasks x {task.shots} shots
 
 | | |
 | --- | --- |
 | meta-val score | {found} over {found.episodes} episodes |
-| state | {progress.state_floats:,} floats after {task.examples} examples |
+| learner | {sizes(counts)} |
 | trained | {progress.step:,} of {config.train.steps:,} steps of {config.train.batch} episodes, {progress.seconds:.0f} s |
 | selectivity | {config.selectivity.loss}, weight {config.selectivity.weight:.3g} |
 | config | `{config.digest[:12]}` |

@@ -1,5 +1,6 @@
 """One training run from start to end: record, workers, progress, delivery, and the score to report."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from mambacl.learners.scan.dispatch import KernelError
 from mambacl.learners.selectivity import layer_numbers
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.cost import size_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
@@ -33,7 +35,7 @@ logger = logging.getLogger("mambacl")
 
 def train_one(config: ExperimentConfig, run: Path, address: str | None) -> dict[str, Any]:
     """Train in the folder and return what `mambacl train --json` prints: run_id, checkpoint, split, score with its
-    interval, steps and seconds. Raises TrainingFailed with the reason."""
+    interval, steps and seconds, and what the learner costs. Raises TrainingFailed with the reason."""
     prepare([config.task], address)
     check(config)
     open_record(config, run)
@@ -100,7 +102,8 @@ def outcome(run: Path) -> dict[str, Any]:
     chosen, last = checkpoint.best(run), checkpoint.newest(run)
     assert last is not None
     found = interval(np.asarray(chosen.progress.scores))
-    record = records.read(run)
+    record, config = records.read(run), chosen.config
+    family = build_family(config.task)
     return {
         "run_id": record.run_id if record else None,
         "checkpoint": str(chosen.path),
@@ -110,4 +113,5 @@ def outcome(run: Path) -> dict[str, Any]:
         "high": found.high,
         "steps": last.progress.step,
         "seconds": last.progress.seconds,
+        **dataclasses.asdict(size_of(build_learner(config.learner, family.spec), family)),
     }
