@@ -23,6 +23,10 @@ from mambacl.tasks.registry import build as build_family
 FORMULAS = {
     torch.ops.aten.linalg_cholesky_ex: lambda a, **_: _batch(a) * a[-1] ** 3 // 3,
     torch.ops.aten.cholesky_solve: lambda b, a, *_, **__: 2 * _batch(b) * a[-1] ** 2 * b[-1],
+    **dict.fromkeys(
+        (torch.ops.aten._euclidean_dist, torch.ops.aten._cdist_forward),
+        lambda a, b, *_, **__: 3 * _batch(a) * a[-2] * b[-2] * a[-1],
+    ),
     torch.ops.aten.linalg_solve_triangular: lambda a, b, *_, **__: _batch(b) * a[-1] * b[-1] * b[-2],
 }
 """Operations on matrices that torch's counter does not know, from the shapes of their arguments."""
