@@ -159,6 +159,27 @@ def test_kernel_votes_are_softmax_attention(values):
     assert np.allclose(predicted, expected.numpy(), atol=1e-9)
 
 
+def test_ridge_without_trust_in_the_data_is_linear_attention_without_a_normaliser(values):
+    """A memory of Z^T Y, which linear attention with phi = identity keeps, is the limit of ridge for a large penalty."""
+    spec, episode = values
+    penalty = 1e9
+    _, predicted = answer({"name": "ridge", "penalty": penalty}, spec, episode)
+    x, y, q = episode.support_x.double(), episode.support_y.double(), episode.query_x.double()
+    memory = x.transpose(1, 2) @ y / (penalty * x.shape[-1])
+    assert np.allclose(predicted, (q @ memory).numpy(), rtol=1e-6, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["nearest_mean", "knn", "ridge"])
+def test_labels_drawn_at_random_leave_chance(name):
+    """1 / K, and not a bit more: nothing but the labels of the stream tells a reference what the right answer is."""
+    family = tasks.build({"name": "glyphs", "tasks": 5, "shots": 3, "queries": 4})
+    episode = family.episodes("meta_train", range(100))
+    order = torch.rand(episode.support_y.shape, generator=torch.Generator().manual_seed(0)).argsort(1)
+    shuffled = dataclasses.replace(episode, support_y=episode.support_y.gather(1, order))
+    right = scores(learners.build({"name": name}, family.spec)(shuffled).prediction, shuffled).mean(1)
+    assert abs(float(right.mean()) - 1 / 5) < 4 * float(right.std()) / 10
+
+
 @pytest.mark.parametrize("name", ["nearest_mean", "knn", "slda", "ridge", "random_ridge", "joint_sgd"])
 def test_the_order_of_the_stream_does_not_matter(classes, name):
     spec, episode = classes

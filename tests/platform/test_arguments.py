@@ -74,7 +74,10 @@ def test_naming_the_same_learner_keeps_the_fields_of_the_file():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["omni"], "experiment: no preset or file 'omni' (did you mean 'omniglot'?); presets: omniglot, omniglot_anml, "),
+        (
+            ["omni"],
+            "experiment: no preset or file 'omni' (did you mean 'omniglot'?); presets: omniglot, omniglot_anml, ",
+        ),
         ([], "show: needs the name of a preset or a YAML file"),
         (["omniglot", "--learner.nme", "x"], "learner.nme: unknown field (did you mean 'name'?); allowed: "),
         (["omniglot", "--learner.name", "mambo"], "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: "),
