@@ -48,12 +48,7 @@ class FeatureLearner(Learner):
         """Predictions for queries, given their features (B, M, F)."""
 
     def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
-        features = self.features(episode.support_x), self.features(episode.query_x)
-        if (noise := episode.noise) is None:
-            return features
-        if noise.site == "token":
-            raise ConfigError(f"task.noise.site: {self.config.name} has no 'token'; allowed: pixel, encoder_out")
-        return noise.add(*features, episode.index)
+        return noisy(self.features(episode.support_x), self.features(episode.query_x), episode, self.config.name)
 
     def features(self, x: Tensor) -> Tensor:
         """Examples (B, T, *shape) to vectors (B, T, F)."""
@@ -72,3 +67,13 @@ class FeatureLearner(Learner):
         if self.spec.output != "classification":
             return prediction
         return prediction.masked_fill(~seen_BV.unsqueeze(1), -torch.inf)
+
+
+def noisy(support: Tensor, query: Tensor, episode: Episode, who: str) -> tuple[Tensor, Tensor]:
+    """Features (B, T, F) and (B, M, F) with the episode's noise at the encoder's output. Raises ConfigError, in the name of
+    `who`, for noise on tokens."""
+    if (noise := episode.noise) is None:
+        return support, query
+    if noise.site == "token":
+        raise ConfigError(f"task.noise.site: {who} has no 'token'; allowed: pixel, encoder_out")
+    return noise.add(support, query, episode.index)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from mambacl.learners.features import noisy
 from mambacl.learners.learner import Learner, Output, State
-from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 
 
@@ -32,12 +32,8 @@ class OnFeatures(Learner):
         return self.learner.predict(state, self._encode(x))
 
     def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
-        features = self._encode(episode.support_x), self._encode(episode.query_x)
-        if (noise := episode.noise) is None:
-            return features
-        if noise.site == "token":
-            raise ConfigError("task.noise.site: a reference on features has no 'token'; allowed: pixel, encoder_out")
-        return noise.add(*features, episode.index)
+        support, query = self._encode(episode.support_x), self._encode(episode.query_x)
+        return noisy(support, query, episode, "a reference on features")
 
     def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
         return self.learner.observe(state, x, y)

@@ -42,6 +42,16 @@ def amount(number: float, unit: str = "") -> str:
     raise AssertionError
 
 
+SIZES = ("parameters", "in the\nblocks", "active", "state\nfloats", "FLOPs an\nexample", "FLOPs a\nquery")
+"""Columns of what a learner costs."""
+
+
+def size_cells(counts: Mapping[str, int]) -> list[int | str]:
+    """What stands in the columns SIZES; counts: the fields of a `Size`."""
+    whole = (counts[name] for name in ("parameters", "core_parameters", "active_parameters", "state_floats"))
+    return [*whole, *(amount(counts[name]) for name in ("support_flops", "query_flops"))]
+
+
 def sizes(counts: Mapping[str, int]) -> str:
     """What a learner costs, on one line; counts: the fields of a `Size`."""
     return (

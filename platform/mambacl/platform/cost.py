@@ -89,10 +89,15 @@ def size_of(learner: Learner, family: Family) -> Size:
     return Size(total, core, active, learner.state_floats(T), support // T, query // M)
 
 
+def built(config: ExperimentConfig) -> tuple[Learner, Family]:
+    """A fresh learner of an experiment, and its task family."""
+    family = build_family(config.task)
+    return build_learner(config.learner, family.spec), family
+
+
 def cost_of(config: ExperimentConfig) -> Cost:
     """Build the learner and count one episode of the experiment's size."""
-    family = build_family(config.task)
-    learner = build_learner(config.learner, family.spec)
+    learner, family = built(config)
     size, episode = size_of(learner, family), family.episodes("meta_test", [0])
     T, M = episode.support_x.shape[1], episode.query_x.shape[1]
     episodes = -(-config.train.batch // (config.resources.workers * config.train.accumulate))

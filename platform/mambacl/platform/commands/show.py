@@ -21,12 +21,14 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     experiment, options = parse_experiment("show", Options, arguments)
-    from mambacl.platform.contact_sheet import save
     from mambacl.platform.cost import cost_of
-    from mambacl.tasks.registry import build
 
-    cost = cost_of(experiment)
-    picture = None if options.picture is None else str(save(build(experiment.task), options.picture))
+    cost, picture = cost_of(experiment), None
+    if options.picture is not None:
+        from mambacl.platform.contact_sheet import save  # matplotlib is needed here only
+        from mambacl.tasks.registry import build
+
+        picture = str(save(build(experiment.task), options.picture))
     if options.as_json:
         json_line(
             {"name": experiment.name, "digest": experiment.digest, "config": experiment.model_dump(mode="json")}

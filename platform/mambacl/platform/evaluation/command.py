@@ -12,7 +12,7 @@ from rich.progress import Progress
 from mambacl.learners.registry import LearnerConfig
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import StorageConfig
-from mambacl.platform.console import amount, console, table
+from mambacl.platform.console import SIZES, console, size_cells, table
 from mambacl.platform.cost import size_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.evaluation import figures
@@ -203,8 +203,7 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
                 _shown(entry, "score", "low", "high", classes),
                 f"{100 * entry['score_seen']:.1f}" if classes else "",
                 _shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
-                *(entry[name] for name in ("parameters", "core_parameters", "active_parameters", "state_floats")),
-                *(amount(entry[name]) for name in ("support_flops", "query_flops")),
+                *size_cells(entry),
             ]
         )
     if classes:
@@ -213,7 +212,7 @@ def show(summary: dict[str, Any], task: TaskConfig, contestants: Sequence[Contes
         f"{SPLIT}, {task.tasks} tasks x {task.shots} shots, {summary['episodes']} episodes, 95 % intervals",
         [
             "learner", "accuracy, %" if classes else "loss", "seen\ncodes", f"{summary['label']}\nminus it",
-            "parameters", "in the\nblocks", "active", "state\nfloats", "FLOPs an\nexample", "FLOPs a\nquery",
+            *SIZES,
         ],
         rows,
     )  # fmt: skip

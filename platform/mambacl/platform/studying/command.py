@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from mambacl.learners.registry import CONFIGS
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig, StorageConfig
-from mambacl.platform.console import amount, console, table
+from mambacl.platform.console import SIZES, amount, console, size_cells, table
 from mambacl.platform.cost import cost_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
@@ -133,15 +133,11 @@ def show_costs(title: str, experiments: Mapping[str, ExperimentConfig]) -> dict[
     }
     table(
         title,
-        [
-            "experiment", "learner", "parameters", "in the\nblocks", "active", "state\nfloats", "FLOPs an\nexample",
-            "FLOPs a\nquery", "training\nFLOPs",
-        ],
+        ["experiment", "learner", *SIZES, "training\nFLOPs"],
         [
             [
                 label, " ".join(f"{name}={value}" for name, value in fields[label].items()) or "by default",
-                cost.parameters, cost.core_parameters, cost.active_parameters, cost.state_floats,
-                amount(cost.support_flops), amount(cost.query_flops),
+                *size_cells(dataclasses.asdict(cost)),
                 amount(3.0 * cost.episode_flops * experiments[label].train.steps * experiments[label].train.batch),
             ]
             for label, cost in costs.items()

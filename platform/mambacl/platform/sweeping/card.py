@@ -2,12 +2,10 @@
 
 import dataclasses
 
-from mambacl.learners.registry import build as build_learner
 from mambacl.platform.console import sizes
-from mambacl.platform.cost import size_of
+from mambacl.platform.cost import built, size_of
 from mambacl.platform.evaluation.statistics import interval
 from mambacl.platform.training.checkpoint import Checkpoint
-from mambacl.tasks.registry import build as build_family
 
 
 def model_card(chosen: Checkpoint) -> str:
@@ -15,8 +13,7 @@ def model_card(chosen: Checkpoint) -> str:
     config, progress = chosen.config, chosen.progress
     found = interval(progress.scores)  # type: ignore[arg-type]
     task = config.task
-    family = build_family(task)
-    counts = dataclasses.asdict(size_of(build_learner(config.learner, family.spec), family))
+    counts = dataclasses.asdict(size_of(*built(config)))
     return f"""# {config.learner.name} for {task.name}, {task.tasks} tasks x {task.shots} shots
 
 | | |

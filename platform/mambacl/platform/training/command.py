@@ -11,12 +11,11 @@ from ray.actor import ActorHandle
 
 from mambacl.learners.learner import Learner
 from mambacl.learners.objective import losses
-from mambacl.learners.registry import build as build_learner
 from mambacl.learners.scan.dispatch import KernelError
 from mambacl.learners.selectivity import layer_numbers
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.cost import size_of
+from mambacl.platform.cost import built, size_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
@@ -28,7 +27,6 @@ from mambacl.platform.training.bookkeeping import close_record, open_record
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode
-from mambacl.tasks.registry import build as build_family
 
 logger = logging.getLogger("mambacl")
 
@@ -60,8 +58,7 @@ def attend_training(config: ExperimentConfig, run: Path, board: ActorHandle, del
 
 def check(config: ExperimentConfig) -> None:
     """Raise ConfigError for what can never work, before any worker starts: data, sizes, learner, shares of a batch."""
-    family = build_family(config.task)
-    learner = build_learner(config.learner, family.spec)
+    learner, family = built(config)
     pulled = config.selectivity.active(0) or config.selectivity.from_step > 0
     layers = layer_numbers(config.selectivity, learner.layers) if pulled and learner.layers else ()
     if pulled and not learner.layers and learner.trainable:
@@ -103,7 +100,6 @@ def outcome(run: Path) -> dict[str, Any]:
     assert last is not None
     found = interval(np.asarray(chosen.progress.scores))
     record, config = records.read(run), chosen.config
-    family = build_family(config.task)
     return {
         "run_id": record.run_id if record else None,
         "checkpoint": str(chosen.path),
@@ -113,5 +109,5 @@ def outcome(run: Path) -> dict[str, Any]:
         "high": found.high,
         "steps": last.progress.step,
         "seconds": last.progress.seconds,
-        **dataclasses.asdict(size_of(build_learner(config.learner, family.spec), family)),
+        **dataclasses.asdict(size_of(*built(config))),
     }
