@@ -9,20 +9,24 @@ from mambacl.learners.closed_form.configs import NearestMeanConfig
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.evaluation.cells import EPISODES, cells_of, compute
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
-from mambacl.platform.evaluation.suites import settings
+from mambacl.platform.evaluation.point import Point
+from mambacl.platform.evaluation.suites.length import Length
+from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.loop import meta_train
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.config import ConfigError, parse
 from mambacl.tasks.images_config import GlyphsConfig
+from mambacl.tasks.noise_config import NoiseConfig
+from mambacl.tasks.stream_config import StreamConfig
 
 TASK = GlyphsConfig(tasks=3, shots=2, queries=2, vocabulary=6)
-SIZES = {"tasks": 3, "shots": 2, "queries": 2}
+POINT = Point(where={}, tasks=3, shots=2, queries=2, split="meta_test")
 NEAREST = Contestant.reference(NearestMeanConfig())
 
 
-def cells(episodes, sizes=SIZES, split="meta_test", contestant=NEAREST, task=TASK):
-    return cells_of(contestant, task, sizes, split, 0, episodes)
+def cells(episodes, contestant=NEAREST, task=TASK, **changes):
+    return cells_of(contestant, task, POINT.model_copy(update=changes), 0, episodes)
 
 
 def test_adding_episodes_adds_cells_and_keeps_the_others():
@@ -35,11 +39,13 @@ def test_a_name_depends_on_the_numbers_and_not_on_labels():
     cell = cells(5)[0]
     assert cells(5, contestant=NEAREST.model_copy(update={"label": "other"}))[0].name == cell.name
     assert cells(5, task=TASK.model_copy(update={"augment": None}))[0].name == cell.name, "meta-test is not augmented"
+    assert cells(5, where={"called": "otherwise"})[0].name == cell.name
     others = [
-        cells(6)[0], cells(5, SIZES | {"shots": 1})[0], cells(5, split="meta_val")[0],
+        cells(6)[0], cells(5, shots=1)[0], cells(5, split="meta_val")[0], cells(5, augmented=False)[0],
+        cells(5, stream=StreamConfig(order="shuffled"))[0], cells(5, noise=NoiseConfig(site="pixel"))[0],
         cells(5, contestant=NEAREST.model_copy(update={"sha256": "0"}))[0], cells(5, task=TASK.model_copy(update={"seed": 1}))[0],
     ]  # fmt: skip
-    assert len({other.name for other in [cell, *others]}) == 6
+    assert len({other.name for other in [cell, *others]}) == 9
 
 
 def test_an_episode_has_the_same_score_in_any_cell():
@@ -86,9 +92,10 @@ def test_a_reference_on_features_is_the_reference_on_what_the_encoder_makes(tmp_
 
 def test_the_length_suite_goes_as_far_as_codes_and_images_allow():
     family = built_family(TASK)
-    sizes = {(s.tasks, s.shots) for s in settings("length", family, "meta_test")}
-    assert sizes == {(3, 1), (3, 2), (3, 5), (3, 10), (5, 2)}
-    assert [vars(s) for s in settings("standard", family, "meta_test")] == [SIZES]
-    small = built_family(GlyphsConfig(tasks=1, shots=11, queries=1, vocabulary=1)).resized(shots=1, queries=11)
+    sizes = [(p.tasks, p.shots) for p in Length().points(family, "meta_test")]
+    assert sizes[0] == (3, 2), "the trained size comes first"
+    assert set(sizes) == {(3, 1), (3, 2), (3, 5), (3, 10), (5, 2)}
+    assert Standard().points(family, "meta_test") == [POINT]
+    small = built_family(GlyphsConfig(tasks=1, shots=11, queries=1, vocabulary=1)).varied(shots=1, queries=11)
     with pytest.raises(ConfigError, match="suite: length needs room to vary"):
-        settings("length", small, "meta_test")
+        Length().points(small, "meta_test")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from mambacl.platform.studying.config import StudyConfig, experiments_of, find_study
+from mambacl.platform.studying.config import StudyConfig, entries_of, find_study
 from mambacl.platform.tracking import record as records
 from mambacl.platform.training import checkpoint
 from mambacl.tasks.config import ConfigError, parse
@@ -50,17 +50,17 @@ def studied(tmp_path_factory):
     with (root / "first.log").open("w") as log:
         driver = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 300
-        while not ((first := records.read(folder / "prototypes")) and first.status == "FINISHED"):
+        while not ((first := records.read(folder / "prototypes" / "seed-0")) and first.status == "FINISHED"):
             assert driver.poll() is None, (root / "first.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-    before = checkpoint.newest(folder / "prototypes")
+    before = checkpoint.newest(folder / "prototypes" / "seed-0")
     assert before.progress.stopped == "all steps done"
     second = subprocess.run([*line, "--json"], capture_output=True, text=True, timeout=500)
     assert second.returncode == 0, second.stdout + second.stderr
-    again = checkpoint.newest(folder / "prototypes")
+    again = checkpoint.newest(folder / "prototypes" / "seed-0")
     assert again.progress == before.progress, "what is trained is not trained again"
     return folder, json.loads(second.stdout.splitlines()[-1])
 
@@ -86,9 +86,9 @@ def test_all_stand_in_one_table_with_what_they_cost(studied):
 
 def test_one_that_diverges_is_named_and_ends_nothing(studied):
     folder, result = studied
-    assert result["failed"].keys() == {"diverging"}
-    assert "loss is" in result["failed"]["diverging"]
-    assert records.read(folder / "diverging").status == "FAILED"
+    assert result["failed"].keys() == {"diverging/seed-0"}
+    assert "loss is" in result["failed"]["diverging/seed-0"]
+    assert records.read(folder / "diverging" / "seed-0").status == "FAILED"
 
 
 def test_runs_stand_under_their_study_in_mlflow(studied):
@@ -99,14 +99,14 @@ def test_runs_stand_under_their_study_in_mlflow(studied):
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3
     assert {run.info.status for run in [parent, *children]} == {"FINISHED", "FAILED"}
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"curves.png", "accuracy.png"}
-    mixture = next(run for run in children if run.data.tags["mambacl.folder"] == str(folder / "mamba"))
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"curves.png", "scores.png"}
+    mixture = next(run for run in children if run.data.tags["mambacl.folder"] == str(folder / "mamba" / "seed-0"))
     assert "expert_use.png" in {file.path for file in client.list_artifacts(mixture.info.run_id)}
 
 
 def test_the_use_of_experts_is_kept_by_layer_and_task(studied):
     folder, _ = studied
-    use = checkpoint.newest(folder / "mamba").progress.expert_use
+    use = checkpoint.newest(folder / "mamba" / "seed-0").progress.expert_use
     assert (len(use), len(use[0]), len(use[0][0])) == (2, 3, 3)
     assert all(sum(shares) == pytest.approx(1) for layer in use for shares in layer)
 
@@ -129,25 +129,63 @@ def test_another_study_of_the_same_name_is_refused(studied):
             {"experiments": {"a": {"base": "quickstart", "learner.widht": 3}}},
             "experiments.a: learner.widht: unknown field",
         ),
-        ({"experiments": {"a": {"learner.width": 3}}}, "experiments.a.base: missing"),
+        ({"experiments": {"a": {"learner.width": 3}}}, "experiments.a: base: missing"),
         ({"experiments": {"a": {"base": "quickstrat"}}}, "did you mean 'quickstart'"),
     ],
 )
 def test_mistakes_name_the_experiment(change, line):
     with pytest.raises(ConfigError, match=line):
-        experiments_of(parse(StudyConfig, TINY | {"fields": {}} | change), {})
+        entries_of(parse(StudyConfig, TINY | {"fields": {}} | change), {})
 
 
-def test_seeds_are_runs_of_their_own():
-    found = experiments_of(parse(StudyConfig, TINY | {"seeds": [0, 3]}), {"train.steps": 7})
-    assert list(found)[:2] == ["prototypes.0", "prototypes.3"]
-    assert [found["prototypes.3"].seed, found["prototypes.3"].train.steps] == [3, 7]
+def test_entries_are_families_times_experiments_times_values_times_seeds():
+    study = parse(
+        StudyConfig,
+        TINY
+        | {
+            "seeds": [0, 3],
+            "families": {"glyphs": {}, "waves": {"base": "sine", "task.shots": 4}},
+            "vary": {"selectivity.weight": [0, 2]},
+            "fields": {},
+        },
+    )
+    found = {entry.path: entry.experiment for entry in entries_of(study, {"train.steps": 7})}
+    assert len(found) == 2 * 3 * 2 * 2
+    one = found["waves/mamba,weight=2/seed-3"]
+    assert (one.seed, one.train.steps, one.selectivity.weight) == (3, 7, 2)
+    assert (one.task.name, one.task.shots) == ("sine", 4)
+    assert found["glyphs/mamba,weight=0/seed-3"].task.name == "glyphs"
+
+
+def test_data_are_looked_for_in_the_folder_that_is_given():
+    study = parse(StudyConfig, {"name": "a", "experiments": {"mamba": {"base": "omniglot"}}})
+    assert entries_of(study, {}, "/somewhere")[0].experiment.task.path == "/somewhere/omniglot_background_32.npz"
+    absolute = entries_of(study, {"task.path": "/else/where.npz"}, "/somewhere")[0]
+    assert absolute.experiment.task.path == "/else/where.npz"
+
+
+def test_a_size_is_laid_over_the_study(tmp_path):
+    sized = TINY | {"sizes": {"small": {"only": ["mamba"], "episodes": 8, "fields": {"train.steps": 5}}, "large": {}}}
+    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized))
+    small = find_study(str(tmp_path / "sized.yaml"))
+    assert (small.name, list(small.experiments), small.episodes) == ("tiny.small", ["mamba"], 8)
+    assert small.fields == TINY["fields"] | {"train.steps": 5}
+    large = find_study(str(tmp_path / "sized.yaml"), "large")
+    assert (large.name, len(large.experiments), large.episodes) == ("tiny.large", 3, 64)
+    with pytest.raises(ConfigError, match="allowed: small, large"):
+        find_study(str(tmp_path / "sized.yaml"), "larg")
+    sized["sizes"]["small"]["only"] = ["mambo"]
+    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized))
+    with pytest.raises(ConfigError, match="allowed: prototypes, mamba"):
+        find_study(str(tmp_path / "sized.yaml"))
 
 
 def test_the_shipped_studies_are_valid():
-    from mambacl.platform.overrides import shipped
+    from mambacl.platform.overrides import read_yaml, shipped
 
     for name in shipped("studies"):
-        study = find_study(name)
-        assert study.name == name
-        experiments_of(study, {})
+        content = read_yaml(name, shipped("studies"), "study")
+        for size in content.get("sizes", [None]):
+            study = find_study(name, size)
+            assert study.name == (f"{name}.{size}" if size else name)
+            entries_of(study, {})

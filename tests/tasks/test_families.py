@@ -68,11 +68,11 @@ def test_a_resized_family_starts_with_the_same_tasks(family):
     if family.spec.output != "classification":
         pytest.skip("sine tasks are drawn for a whole episode")
     small, large = (
-        family.resized(tasks=3).episodes("meta_test", [7]),
-        family.resized(tasks=5).episodes("meta_test", [7]),
+        family.varied(tasks=3).episodes("meta_test", [7]),
+        family.varied(tasks=5).episodes("meta_test", [7]),
     )
     assert torch.equal(small.support_y, large.support_y[:, : 3 * 3])
-    assert family.resized(tasks=3).spec == family.spec
+    assert family.varied(tasks=3).spec == family.spec
 
 
 def test_codes_of_classes_are_distinct_and_consistent(family):

@@ -170,4 +170,4 @@ def test_omniglot_by_alphabet(data):
     assert sum(len(family.classes[split]) for split in SPLITS) == 964
     alphabets = [set(family.bank.group[family.classes[split]]) for split in SPLITS]
     assert sum(map(len, alphabets)) == len(set.union(*alphabets)) == 30
-    assert family.resized(tasks=100).episodes("meta_test", [0]).support_x.shape == (1, 500, 1, 32, 32)
+    assert family.varied(tasks=100).episodes("meta_test", [0]).support_x.shape == (1, 500, 1, 32, 32)

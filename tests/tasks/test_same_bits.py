@@ -52,7 +52,7 @@ def lines(case, source):
     """What the golden file should say of a case. Pixels of glyphs are left out: they come from a font renderer."""
     config = CASES[case] | ({"path": str(source)} if CASES[case]["name"] == "images" else {})
     family, pixels = tasks.build(config), config["name"] != "glyphs"
-    small = family.resized(tasks=2, shots=1, queries=3)
+    small = family.varied(tasks=2, shots=1, queries=3)
     made = {split: family.episodes(split, NUMBERS) for split in SPLITS} | {
         "resized": small.episodes("meta_test", NUMBERS)
     }

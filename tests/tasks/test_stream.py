@@ -12,6 +12,7 @@ from mambacl import learners, tasks
 from mambacl.learners.objective import losses, open_set_auroc, scores, seen_only
 from mambacl.learners.selectivity import selectivity_losses
 from mambacl.learners.selectivity_config import SelectivityConfig
+from mambacl.tasks.stream_config import StreamConfig
 
 K, S, Q = 4, 4, 2
 CLASSES, IMAGES = 80, 12
@@ -163,7 +164,7 @@ def test_queries_in_mid_stream_are_spread_over_the_ends_from_their_own_on(build)
         shares = end[:, Q * k : Q * (k + 1)].flatten().bincount(minlength=K) / (2000 * Q)
         assert torch.allclose(shares, (torch.arange(K) >= k) / (K - k), atol=0.04)
     plain = build().episodes("meta_train", range(4))
-    resized = build().resized(query_after="own_task_or_later").episodes("meta_train", range(4))
+    resized = build().varied(stream=StreamConfig(query_after="own_task_or_later")).episodes("meta_train", range(4))
     assert torch.equal(resized.query_after, episode.query_after[:4])
     assert torch.equal(resized.query_x, plain.query_x)
 
@@ -196,7 +197,7 @@ def test_mistakes_are_one_line(build):
     with pytest.raises(
         ValueError, match=r"^task\.shots: .* has 12 images, an episode needs 7 shots \+ 6 queries; too small: "
     ):
-        build(uneven=0.75).resized(queries=6).check()
+        build(uneven=0.75).varied(queries=6).check()
 
 
 def test_the_digest_tells_streams_apart_and_stays_for_the_default(build):

@@ -78,8 +78,8 @@ def test_an_odd_height_and_colours_are_cut_too(tmp_path):
 
 def test_lengths_of_regression_are_not_bound_by_label_codes():
     family = tasks.build({"name": "glyphs", "target": "rotation", "tasks": 3, "augment": None})
-    assert family.resized(tasks=50).episodes("meta_test", [0]).support_y.shape == (1, 250, 2)
-    short, long = (family.resized(tasks=k).episodes("meta_test", [3]) for k in (2, 4))
+    assert family.varied(tasks=50).episodes("meta_test", [0]).support_y.shape == (1, 250, 2)
+    short, long = (family.varied(tasks=k).episodes("meta_test", [3]) for k in (2, 4))
     assert torch.equal(short.support_y, long.support_y[:, :10]), "longer episodes begin with the shorter ones"
 
 

@@ -12,9 +12,10 @@ from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family_config import FamilyConfig
 from mambacl.tasks.noise import Noise
+from mambacl.tasks.noise_config import NoiseConfig
 from mambacl.tasks.randomness import SPLITS, Split
 from mambacl.tasks.stream import Layout
-from mambacl.tasks.stream_config import QueryAfter, StreamConfig
+from mambacl.tasks.stream_config import StreamConfig
 
 UNLIMITED = 1_000_000
 """How many tasks and examples a generator has."""
@@ -43,22 +44,40 @@ class Family(ABC):
         """Classes of a split that have fewer images than this, smallest first, as `name (images)`."""
         return []
 
-    def resized(
+    @property
+    def domains(self) -> dict[Split, tuple[str, ...]]:
+        """The domains of each split; empty where the source has none."""
+        return {}
+
+    def varied(
         self,
+        *,
         tasks: int | None = None,
         shots: int | None = None,
         queries: int | None = None,
-        query_after: QueryAfter | None = None,
+        stream: StreamConfig | None = None,
+        noise: NoiseConfig | None = None,
     ) -> Self:
-        """The same family and splits at another episode size, or with queries at other times; data are shared, not copied."""
-        sizes = {"tasks": tasks, "shots": shots, "queries": queries}
-        changes: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+        """The same data and splits with episodes of another size, stream or noise; data are shared, not copied."""
+        given = {"tasks": tasks, "shots": shots, "queries": queries, "stream": stream, "noise": noise}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.spec.output == "classification":
             changes["vocabulary"] = self.config.codes
-        if query_after is not None:
-            changes["stream"] = self.config.stream.model_copy(update={"query_after": query_after})
+        return self._with(config=self.config.model_copy(update=changes))
+
+    def unaugmented(self) -> Self:
+        """The same family with meta-train examples as they are in the data: what is asked to see whether they were learnt
+        by heart."""
+        return self
+
+    def in_domains(self, split: Split, domains: Sequence[str]) -> Self:
+        """The same family with a split's classes seen in these domains; classes with too few images there are left out."""
+        raise ConfigError(f"task: {self.config.name} has no domains")  # type: ignore[attr-defined]
+
+    def _with(self, **attributes: Any) -> Self:
         other = copy.copy(self)
-        other.config = self.config.model_copy(update=changes)
+        for name, value in attributes.items():
+            setattr(other, name, value)
         return other
 
     def check(self) -> Self:

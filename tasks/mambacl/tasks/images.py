@@ -5,6 +5,7 @@ Shapes: B episodes, N examples of each, G classes drawn, R images drawn of each.
 
 import hashlib
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
 from mambacl.tasks.features import FeatureStatistics
 from mambacl.tasks.images_config import AugmentConfig, DatasetConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
-from mambacl.tasks.pools import make_pools
+from mambacl.tasks.pools import make_pool, make_pools
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn
@@ -61,6 +62,10 @@ class ImageFamily(Family):
         return {split: pool.classes for split, pool in self.pools.items()}
 
     @property
+    def domains(self) -> dict[Split, tuple[str, ...]]:
+        return {split: pool.domains for split, pool in self.pools.items()}
+
+    @property
     def feature_statistics(self) -> FeatureStatistics | None:
         """Of a frozen encoder's features over all images; None where learners read images."""
         return self.bank.statistics
@@ -77,6 +82,14 @@ class ImageFamily(Family):
         pool = self.pools[split]
         small = np.flatnonzero(pool.count < images)
         return [f"{pool.names[c]} ({pool.count[c]})" for c in small[np.argsort(pool.count[small], kind="stable")]]
+
+    def unaugmented(self) -> Self:
+        return self._with(config=self.config.model_copy(update={"augment": None}))
+
+    def in_domains(self, split: Split, domains: Sequence[str]) -> Self:
+        least = self.config.shot_range[1] + self.config.queries
+        pool = make_pool(self.bank, self.pools[split].classes, list(domains), least)
+        return self._with(pools=self.pools | {split: pool})
 
     def _augment(self, split: Split) -> AugmentConfig | None:
         return self.config.augment if split == "meta_train" and self.spec.input == "image" else None

@@ -47,7 +47,7 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
     else:
         classes = {split: np.arange(len(bank.count)) for split in SPLITS}
     least = config.shot_range[1] + config.queries if config.drop_small_classes else 1
-    pools: dict[Split, Pool] = {split: _pool(bank, classes[split], domains[split], least) for split in SPLITS}
+    pools: dict[Split, Pool] = {split: make_pool(bank, classes[split], domains[split], least) for split in SPLITS}
     for split, pool in pools.items():
         if not len(pool.classes):
             where = f" in {', '.join(pool.domains)}" if config.test_domains else ""
@@ -81,7 +81,7 @@ def split_domains(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, lis
     return {"meta_train": train, "meta_val": val or train, "meta_test": list(config.test_domains)}
 
 
-def _pool(bank: ImageBank, classes: np.ndarray, domains: list[str], least: int) -> Pool:
+def make_pool(bank: ImageBank, classes: np.ndarray, domains: list[str], least: int) -> Pool:
     """The images of these classes in these domains; classes with fewer than `least` are left out."""
     count = bank.count[classes]
     place = np.repeat(np.arange(len(classes)), count)

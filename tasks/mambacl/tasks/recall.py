@@ -35,7 +35,7 @@ class RecallFamily(Family):
     def limits(self, split: Split) -> dict[str, int]:
         config = self.config
         most = config.dimensions - config.stream.distractors - config.stream.open_set
-        while most > 1 and self.resized(tasks=most).config.streamed > config.codes:
+        while most > 1 and self.varied(tasks=most).config.streamed > config.codes:
             most -= 1
         return {"tasks": most, "images": UNLIMITED}
 

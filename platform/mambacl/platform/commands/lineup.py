@@ -24,7 +24,7 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     experiment, options = parse_experiment("lineup", Options, arguments)
-    from mambacl.platform.studying.command import matched
+    from mambacl.platform.studying.costs import matched
 
     result = matched(experiment, options.measure, options.budget, options.learners)
     if options.as_json:

@@ -11,7 +11,7 @@ from mambacl.platform.arguments import parse_options
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line, table
 
-Kind = Literal["presets", "studies", "learners", "tasks", "models", "runs", "sweeps"]
+Kind = Literal["presets", "studies", "suites", "learners", "tasks", "models", "runs", "sweeps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
     rows = {
         "presets": presets,
         "studies": studies,
+        "suites": suites,
         "learners": learners,
         "tasks": tasks,
         "models": lambda: models(options.storage),
@@ -73,6 +74,12 @@ def studies() -> list[dict[str, Any]]:
         }
         for study in found
     ]
+
+
+def suites() -> list[dict[str, Any]]:
+    from mambacl.platform.evaluation.suites.registry import SUITES
+
+    return _variants(SUITES.values())
 
 
 def learners() -> list[dict[str, Any]]:

@@ -16,6 +16,10 @@ class Options:
 
     name: tyro.conf.Positional[str]
     """A study that ships with the package, or a YAML file."""
+    size: str | None = None
+    """Which size of the study, such as cpu, day or paper; by default its first."""
+    data: str | None = None
+    """Folder of the data: where relative paths in the study start from."""
     storage: StorageConfig = StorageConfig()
     """Where runs are kept."""
     address: str | None = None
@@ -31,8 +35,12 @@ def main(arguments: list[str]) -> int:
     from mambacl.platform.studying.command import dry_run, study
     from mambacl.platform.studying.config import find_study
 
-    config = find_study(options.name)
-    result = dry_run(config, changes) if options.dry_run else study(config, changes, options.storage, options.address)
+    config = find_study(options.name, options.size)
+    result = (
+        dry_run(config, changes, options.data)
+        if options.dry_run
+        else study(config, changes, options.storage, options.data, options.address)
+    )
     if options.as_json:
         json_line(result)
     return 0

@@ -27,6 +27,8 @@ class Contestant(Config):
     """Checkpoint folder, on storage that all nodes share."""
     features: str | None = None
     """Checkpoint folder of the model whose encoder makes the features of a reference; by default it reads the input."""
+    seed: int = 0
+    """That it was meta-trained with. Contestants of one label are one learner, trained several times."""
     sha256: str
     """Identifies weights and config: results are kept under it."""
 
@@ -40,8 +42,13 @@ class Contestant(Config):
         """The model of a checkpoint folder. Raises ConfigError where its files are not what its manifest says."""
         if fault := checkpoint.fault():
             raise ConfigError(f"{checkpoint.path}: refused, {fault}")
+        config = checkpoint.config
         return cls(
-            label=label, learner=checkpoint.config.learner, weights=str(checkpoint.path), sha256=checkpoint.sha256
+            label=label,
+            learner=config.learner,
+            weights=str(checkpoint.path),
+            seed=config.seed,
+            sha256=checkpoint.sha256,
         )
 
     @classmethod
@@ -51,6 +58,7 @@ class Contestant(Config):
             label=f"{learner.name} on {model.label}" if model else learner.name,
             learner=learner,
             features=model.weights if model else None,
+            seed=model.seed if model else 0,
             sha256=_identity(learner, model.sha256 if model else ""),
         )
 

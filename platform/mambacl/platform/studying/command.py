@@ -1,81 +1,101 @@
-"""One study from start to end: train every experiment, evaluate all together, table and figures."""
+"""One study from start to end: search, train every entry, register, ask all suites, report. Nothing that is done is done again."""
 
 import dataclasses
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.actor import ActorHandle
-
-from mambacl.learners.registry import CONFIGS
 from mambacl.platform.board import open_board
-from mambacl.platform.config import ExperimentConfig, StorageConfig
-from mambacl.platform.console import SIZES, amount, console, size_cells, table
-from mambacl.platform.cost import cost_of
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.console import console
 from mambacl.platform.data.prepare import prepare
-from mambacl.platform.driver import Delivery, attend
-from mambacl.platform.evaluation.command import evaluate
-from mambacl.platform.overrides import vary
-from mambacl.platform.places import places_for
+from mambacl.platform.driver import Delivery
+from mambacl.platform.evaluation.command import SPLIT, Asked, evaluate
+from mambacl.platform.evaluation.contestant import built_family
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
 from mambacl.platform.studying import report
-from mambacl.platform.studying.config import Measure, StudyConfig, experiments_of
+from mambacl.platform.studying.config import Entry, StudyConfig, entries_of
+from mambacl.platform.studying.costs import show_costs
 from mambacl.platform.studying.lineup import fit
+from mambacl.platform.studying.searching import search_all, with_values
+from mambacl.platform.studying.training import train_all
+from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
+from mambacl.platform.tracking.registry import register
 from mambacl.platform.tracking.store import Store
-from mambacl.platform.training.bookkeeping import close_record, common_tags, open_record
+from mambacl.platform.training import checkpoint
+from mambacl.platform.training.bookkeeping import common_tags
 from mambacl.platform.training.command import check
-from mambacl.platform.training.run import TrainingFailed, train
+from mambacl.platform.training.loop import higher_is_better
+from mambacl.platform.training.run import TrainingFailed
 from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")
 
 SNAPSHOT = "study.json"
-CHANGEABLE = ("resources.", "storage.", "concurrent", "episodes", "references", "features")
+CHANGEABLE = ("resources.", "storage.", "concurrent", "episodes", "references", "features", "suites", "question")
 """Fields of a study, and of its experiments, that it may be continued with other values of."""
 
 
 def study(
-    config: StudyConfig, changes: Mapping[str, Any], storage: StorageConfig, address: str | None
+    config: StudyConfig,
+    changes: Mapping[str, Any],
+    storage: StorageConfig,
+    data: str | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
-    """Run or finish the study and return what `mambacl study --json` prints. What is trained is not trained again.
+    """Run or finish the study and return what `mambacl study --json` prints.
 
-    changes: fields that are the same in all experiments, by dotted name, beside those of the study.
+    changes: fields that are the same in all experiments, by dotted name, beside those of the study. data: folder that
+    relative paths of data start from. Raises ConfigError before anything is started for what can never work.
     """
-    experiments = line_up(config, changes, address)
-    for label, experiment in experiments.items():
+    entries = line_up(config, changes, data, address)
+    for entry in entries:
         try:
-            check(experiment)
+            check(entry.experiment)
         except ConfigError as error:
-            raise ConfigError(f"experiments.{label}: {error}") from None
+            raise ConfigError(f"experiments.{entry.group}: {error}") from None
+    not_run = unserved(config, entries)
     folder = study_folder(config, storage)
-    claim(config, experiments, folder)
-    runs = {label: folder / label for label in experiments}
+    claim(config, entries, folder)
     delivery = Delivery(Store(storage))
     delivery.add(folder)
     with session(address):
-        failed = train_all(
-            config, {runs[label]: experiment for label, experiment in experiments.items()}, folder, delivery
-        )
-        trained = {label: run for label, run in runs.items() if run not in failed}
+        board = open_board()
+        if config.search:
+            values = search_all(entries, config.search, folder, delivery, board)
+            entries = [with_values(entry, values) for entry in entries]
+        runs = {folder / entry.path: entry.experiment for entry in entries}
+        failed = train_all(runs, folder, delivery, board, config.concurrent)
+        trained = [entry for entry in entries if folder / entry.path not in failed]
         if not trained:
             raise TrainingFailed(f"no experiment of the study could be trained: {'; '.join(failed.values())}")
-        summary = evaluate(
-            trained, "standard", config.episodes, storage, references=config.references, features=config.features
-        )
+        delivery.finish()
+        register_all(trained, folder, delivery.store)
+        results = ask_all(config, trained, folder, storage, not_run)
+    missing = {str(run.relative_to(folder)): reason for run, reason in failed.items()}
+    for label, reason in missing.items():
+        logger.warning("%s is missing: %s", label, reason)
+    summary = {
+        "name": config.name,
+        "question": config.question,
+        "folder": str(folder),
+        "evaluation": results,
+        "failed": missing,
+        "not_run": not_run,
+    }
     files = report.write(folder, summary, trained)
+    (folder / "results.json").write_text(json.dumps(summary, indent=1))
     records.update(folder, status="FINISHED")
+    delivery.add(folder)
     delivery.finish()
     for file in files:
         console.print(file, soft_wrap=True)
-    missing = {run.name: reason for run, reason in failed.items()}
-    for label, reason in missing.items():
-        logger.warning("%s is missing: %s", label, reason)
-    return {"name": config.name, "folder": str(folder), "evaluation": summary, "failed": missing, "files": files}
+    return summary | {"files": files}
 
 
 def study_folder(config: StudyConfig, storage: StorageConfig) -> Path:
@@ -83,129 +103,119 @@ def study_folder(config: StudyConfig, storage: StorageConfig) -> Path:
     return Path(storage.root).resolve() / "studies" / config.name
 
 
-def line_up(config: StudyConfig, changes: Mapping[str, Any], address: str | None = None) -> dict[str, ExperimentConfig]:
-    """The experiments of a study by label, each learner at the size that the study asks for."""
-    experiments = experiments_of(config, changes)
-    prepare([experiment.task for experiment in experiments.values()], address)
+def line_up(
+    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, address: str | None = None
+) -> list[Entry]:
+    """The entries of a study, each learner at the size that the study asks for."""
+    entries = entries_of(config, changes, data)
+    prepare([entry.experiment.task for entry in entries], address)
     if config.match is None:
-        return experiments
-    fitted = {}
-    for label, experiment in experiments.items():
+        return entries
+    fitted = []
+    for entry in entries:
         try:
-            fitted[label] = fit(experiment, config.match.measure, config.match.budget)
+            experiment = fit(entry.experiment, config.match.measure, config.match.budget)
         except ConfigError as error:
-            raise ConfigError(f"experiments.{label}: {error}") from None
+            raise ConfigError(f"experiments.{entry.group}: {error}") from None
+        fitted.append(dataclasses.replace(entry, experiment=experiment))
     return fitted
 
 
-def dry_run(config: StudyConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+def dry_run(config: StudyConfig, changes: Mapping[str, Any], data: str | None = None) -> dict[str, Any]:
     """Show what each experiment costs; nothing is trained."""
-    return show_costs(f"study {config.name}", line_up(config, changes))
+    entries = line_up(config, changes, data)
+    unserved(config, entries)
+    return show_costs(f"study {config.name}", {entry.group: entry.experiment for entry in entries})
 
 
-def matched(config: ExperimentConfig, measure: Measure, budget: float | None, names: Sequence[str]) -> dict[str, Any]:
-    """Show learners resized to a budget on the experiment's task, by default to what its own learner has.
-
-    names: by default all learners that have a size. Raises ConfigError for one that cannot be brought to the budget.
-    """
-    budget = budget or float(getattr(cost_of(config), measure))
-    chosen = names or [
-        name for name, kind in CONFIGS.items() if kind.memory and (kind.scale or measure == "state_floats")
-    ]
-    experiments = {}
-    for name in chosen:
-        own = {} if name == config.learner.name else {"learner.name": name}
-        try:
-            experiments[name] = fit(vary(config, own), measure, budget)
-        except ConfigError as error:
-            if names:
-                raise
-            console.print(f"left out: {error}", soft_wrap=True)
-    return show_costs(f"{measure} of {amount(budget)}", experiments)
+def families_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Entries by family."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.family, []).append(entry)
+    return found
 
 
-def show_costs(title: str, experiments: Mapping[str, ExperimentConfig]) -> dict[str, Any]:
-    """A line an experiment: its learner's fields, and what it costs."""
-    costs = {label: cost_of(experiment) for label, experiment in experiments.items()}
-    fields = {
-        label: experiment.learner.model_dump(mode="json", exclude_defaults=True)
-        for label, experiment in experiments.items()
-    }
-    table(
-        title,
-        ["experiment", "learner", *SIZES, "training\nFLOPs"],
-        [
-            [
-                label, " ".join(f"{name}={value}" for name, value in fields[label].items()) or "by default",
-                *size_cells(dataclasses.asdict(cost)),
-                amount(3.0 * cost.episode_flops * experiments[label].train.steps * experiments[label].train.batch),
-            ]
-            for label, cost in costs.items()
-        ],
-    )  # fmt: skip
-    return {
-        label: fields[label] | {"name": experiments[label].learner.name} | dataclasses.asdict(cost)
-        for label, cost in costs.items()
-    }
+def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
+    """Why a family cannot serve a suite, by FAMILY/SUITE. Raises ConfigError for a suite that none can serve."""
+    reasons: dict[str, str] = {}
+    families = families_of(entries)
+    for suite in config.asked:
+        mine = {}
+        for family, members in families.items():
+            try:
+                suite.points(built_family(members[0].experiment.task), SPLIT)
+            except ConfigError as error:
+                mine[f"{family}/{suite.name}".lstrip("/")] = str(error)
+        if len(mine) == len(families):
+            raise ConfigError(next(iter(mine.values())))
+        reasons |= mine
+    return reasons
 
 
-def claim(config: StudyConfig, experiments: Mapping[str, ExperimentConfig], folder: Path) -> None:
+def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
     """Keep the study in its folder, and open its record. Raises ConfigError where another study has this name."""
-    for label, experiment in experiments.items():
+    for entry in entries:
         keep(
-            folder / label / SNAPSHOT,
-            experiment.model_dump(mode="json"),
-            f"{label} of a study {config.name!r}",
+            folder / entry.path / SNAPSHOT,
+            entry.experiment.model_dump(mode="json"),
+            f"{entry.group} of a study {config.name!r}",
             CHANGEABLE,
         )
-    first = next(iter(experiments.values()))
+    (folder / "study.json").write_text(config.model_dump_json(indent=1))
     record = Record(
         kind="study",
         name=f"study {config.name}",
         experiment=config.name,
-        params={"experiments": ", ".join(experiments), "episodes": config.episodes},
-        tags=common_tags(first),
+        params={
+            "experiments": ", ".join(dict.fromkeys(entry.group for entry in entries)),
+            "seeds": ", ".join(map(str, config.seeds)),
+            "episodes": config.episodes,
+        },
+        tags=common_tags(entries[0].experiment),
     )
     records.reopen(folder, record)
 
 
-def train_all(
-    config: StudyConfig, runs: Mapping[Path, ExperimentConfig], folder: Path, delivery: Delivery
-) -> dict[Path, str]:
-    """Train every run, several at a time; returns why some could not be, by folder. Ctrl-C ends them all with checkpoints."""
-    board = open_board()
-    most = min(places_for(experiment.resources) for experiment in runs.values())
-    pool = ThreadPoolExecutor(min(most, config.concurrent or most), "train")
-    failed: dict[Path, str] = {}
-    for run, experiment in runs.items():
-        open_record(experiment, run, folder)
-        delivery.add(run)
-
-    def work() -> None:
-        for waiting in [pool.submit(_train, experiment, run, board, failed) for run, experiment in runs.items()]:
-            waiting.result()
-
-    def stop() -> None:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-    try:
-        attend(work, board, delivery, stop)
-    except BaseException as error:
-        stop()
-        for run in [folder, *runs]:
-            if (record := records.read(run)) and record.status == "RUNNING":
-                close_record(run, error)
-        delivery.finish()
-        raise
-    return failed
+def register_all(trained: Sequence[Entry], folder: Path, store: Store) -> None:
+    """Make the seed of each learner with the best meta-val score a version of a model named STUDY.FAMILY.LEARNER."""
+    best: dict[str, Entry] = {}
+    for entry in trained:
+        if checkpoint.best(folder / entry.path).progress.step == 0:
+            continue  # nothing was trained
+        rival = best.get(entry.group)
+        if rival is None or _is_better(folder / entry.path, folder / rival.path):
+            best[entry.group] = entry
+    for entry in best.values():
+        chosen, record = checkpoint.best(folder / entry.path), records.read(folder / entry.path)
+        if record is None or record.run_id is None:
+            logger.warning("%s is not registered: MLflow is away; the same command does it later", entry.group)
+            continue
+        tags = {"mambacl.learner": chosen.config.learner.name, "meta_val/score": f"{chosen.progress.best_score:.4f}"}
+        register(store, chosen, record.run_id, model_card(chosen), tags, entry.model_name)
 
 
-def _train(experiment: ExperimentConfig, run: Path, board: ActorHandle, failed: dict[Path, str]) -> None:
-    """Train one run. One that fails, such as by diverging, does not end the study."""
-    try:
-        train(experiment, run, board)
-    except Exception as error:
-        close_record(run, error)
-        failed[run] = str(error).strip().splitlines()[-1]
-    else:
-        close_record(run, None)
+def _is_better(run: Path, other: Path) -> bool:
+    ours, theirs = (checkpoint.best(folder).progress for folder in (run, other))
+    assert ours.best_score is not None
+    assert theirs.best_score is not None
+    sign = 1 if higher_is_better(ours.spec.output) else -1
+    return sign * ours.best_score > sign * theirs.best_score
+
+
+def ask_all(
+    config: StudyConfig, trained: Sequence[Entry], folder: Path, storage: StorageConfig, not_run: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What the trained models answer: summaries by family and suite."""
+    asked = Asked(config.episodes, config.references, config.features)
+    found: dict[str, dict[str, Any]] = {}
+    for family, entries in families_of(trained).items():
+        models: dict[str, list[Path]] = {}
+        for entry in entries:
+            models.setdefault(entry.label, []).append(folder / entry.path)
+        found[family] = {}
+        for suite in config.asked:
+            if f"{family}/{suite.name}".lstrip("/") not in not_run:
+                results = folder / "results" / family / suite.name
+                found[family][suite.name] = evaluate(models, suite, storage, asked, folder=results)
+    return found

@@ -1,13 +1,20 @@
-"""A study: which experiments stand side by side, and what they have in common."""
+"""A study: which learners stand side by side, on which task families, and what they are asked.
 
+learners x families x varied fields x seeds, each with the same search budget, then the same suites
+"""
+
+import dataclasses
+import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mambacl.platform.config import ExperimentConfig, Name
+from mambacl.platform.config import Choice, DimensionConfig, ExperimentConfig, Name
+from mambacl.platform.evaluation.suites.registry import SuiteConfig
 from mambacl.platform.overrides import load, override, read_yaml, shipped
-from mambacl.tasks.config import Config, ConfigError, parse
+from mambacl.tasks.config import Config, ConfigError, nearest, parse
 
 Measure = Literal["parameters", "active_parameters", "state_floats", "episode_flops"]
 """What learners can be brought to have in common."""
@@ -22,19 +29,41 @@ class MatchConfig(Config):
     """How much of it."""
 
 
+class SearchConfig(Config):
+    """The search that every learner gets on meta-val before it is trained with all seeds."""
+
+    trials: Annotated[int, Field(ge=1)]
+    """Trials of each learner on each family, the same for all."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps of a trial; default: those of the training."""
+    fields: Annotated[dict[str, DimensionConfig], Field(min_length=1)]
+    """What is searched, by dotted name."""
+
+
 class StudyConfig(Config):
-    """Experiments side by side."""
+    """Learners side by side."""
 
     name: Name
     """Names the study, and its folder among the runs."""
+    question: str = ""
+    """What it is to answer; stands above its report."""
     experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     """By the name that each has in tables: `base`, a preset or YAML file, and the fields that differ from it, by dotted name."""
+    families: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] | None = None
+    """Task families that every experiment is trained on, by name: `base`, a preset or YAML file whose task is taken, and the
+    fields that differ from it, by dotted name. Default: one, that of the experiments."""
     fields: dict[str, Any] = {}
     """Fields that are the same in all of them, by dotted name."""
+    vary: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = {}
+    """Fields of which every experiment is trained with each value, by dotted name, as in {selectivity.weight: [0, 1]}."""
     match: MatchConfig | None = None
     """The size that learners are brought to; by default they keep their own."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """Every experiment is trained once with each."""
+    search: SearchConfig | None = None
+    """Search before the training; by default none."""
+    suites: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("standard",)
+    """What the trained models are asked: names of suites, or mappings with a `name` and parameters."""
     references: tuple[dict[str, Any], ...] | None = None
     """Learners without meta-training that stand beside them; by default those of the kind of task."""
     features: bool = False
@@ -42,29 +71,119 @@ class StudyConfig(Config):
     concurrent: Annotated[int, Field(ge=1)] | None = None
     """Trainings at a time; default: as many as the cluster's resources allow."""
     episodes: Annotated[int, Field(ge=2)] = 512
-    """Meta-test episodes."""
+    """Meta-test episodes at each point of a suite."""
+
+    @model_validator(mode="after")
+    def _suites_exist(self) -> "StudyConfig":
+        _ = self.asked
+        return self
+
+    @property
+    def asked(self) -> list[SuiteConfig]:
+        """The suites."""
+        return [parse(SuiteConfig, {"name": s} if isinstance(s, str) else s, "suites") for s in self.suites]
 
 
-def find_study(source: str) -> StudyConfig:
-    """The study of a shipped name or a YAML file. Raises ConfigError for anything else."""
-    return parse(StudyConfig, read_yaml(source, shipped("studies"), "study"))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One training of a study."""
+
+    family: str
+    """Name of the task family; empty where the study has one only."""
+    label: str
+    """Name of the learner in tables: of the experiment, and the varied values."""
+    seed: int
+    experiment: ExperimentConfig
+
+    @property
+    def group(self) -> str:
+        """What its seeds have in common."""
+        return f"{self.family}/{self.label}" if self.family else self.label
+
+    @property
+    def path(self) -> str:
+        """Its folder within the study's."""
+        return f"{self.group.replace(' ', ',')}/seed-{self.seed}"
+
+    @property
+    def model_name(self) -> str:
+        """Of the registered model."""
+        return f"{self.experiment.name}.{self.group}".translate(str.maketrans("/ =", "..-"))
 
 
-def experiments_of(study: StudyConfig, changes: Mapping[str, Any]) -> dict[str, ExperimentConfig]:
-    """The experiments of a study for each seed, by label, with `changes` (dotted names) in all of them.
+def find_study(source: str, size: str | None = None) -> StudyConfig:
+    """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first.
 
-    Raises ConfigError that names the experiment at fault.
+    A size is a part of a study that is laid over the rest: mappings field by field, anything else in its place; `only`
+    picks experiments by name. The study is then named NAME.SIZE. Raises ConfigError for anything else.
     """
-    found = {}
-    for label, own in study.experiments.items():
-        for seed in study.seeds:
-            own_fields = {name: value for name, value in own.items() if name != "base"}
+    content = read_yaml(source, shipped("studies"), "study")
+    sizes = content.pop("sizes", {})
+    if not isinstance(sizes, Mapping) or not all(isinstance(part, Mapping) for part in sizes.values()):
+        raise ConfigError(f"sizes: must be mappings of fields by name, in {source}")
+    if not sizes and size is None:
+        return parse(StudyConfig, content)
+    chosen = size or next(iter(sizes))
+    if chosen not in sizes:
+        raise ConfigError(
+            f"size: {source} has no {chosen!r}{nearest(chosen, list(sizes))}; allowed: {', '.join(sizes) or 'none'}"
+        )
+    return parse(StudyConfig, _sized(content, sizes[chosen], chosen))
+
+
+def _sized(content: dict[str, Any], part: Mapping[str, Any], size: str) -> dict[str, Any]:
+    known = content.get("experiments", {})
+    only = part.get("only", list(known))
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigError(f"sizes.{size}.only: unknown {unknown[0]!r}; allowed: {', '.join(known)}")
+    result = content | {"name": f"{content.get('name')}.{size}", "experiments": {name: known[name] for name in only}}
+    for field, value in part.items():
+        if field != "only":
+            both = isinstance(value, Mapping) and isinstance(result.get(field), Mapping)
+            result[field] = result[field] | value if both else value
+    return result
+
+
+def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None = None) -> list[Entry]:
+    """All trainings of a study, with `changes` (dotted names) in each.
+
+    data: folder that relative paths of data start from. Raises ConfigError that names the experiment at fault.
+    """
+    found = []
+    for (family, of_family), (name, own), seed in itertools.product(
+        (study.families or {"": {}}).items(), study.experiments.items(), study.seeds
+    ):
+        for values in itertools.product(*study.vary.values()):
+            varied = dict(zip(study.vary, values, strict=True))
+            label = " ".join([name, *(f"{field.rpartition('.')[2]}={value}" for field, value in varied.items())])
             try:
-                content = override(load(own["base"]), study.fields | own_fields | dict(changes))
-                content |= {"name": study.name, "seed": seed}
-                found[label if len(study.seeds) == 1 else f"{label}.{seed}"] = parse(ExperimentConfig, content)
-            except KeyError:
-                raise ConfigError(f"experiments.{label}.base: missing; it names a preset or YAML file") from None
+                content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
+                fields = _fields(of_family) | study.fields | _fields(own) | varied | dict(changes)
+                content = override(content, fields) | {"name": study.name, "seed": seed}
+                experiment = parse(ExperimentConfig, _placed(content, data))
             except ConfigError as error:
-                raise ConfigError(f"experiments.{label}: {error}") from None
+                where = f"experiments.{name}" + (f" on families.{family}" if family else "")
+                raise ConfigError(f"{where}: {error}") from None
+            found.append(Entry(family, label, seed, experiment))
     return found
+
+
+def _based(part: Mapping[str, Any]) -> dict[str, Any]:
+    if "base" not in part:
+        raise ConfigError("base: missing; it names a preset or YAML file")
+    return load(part["base"])
+
+
+def _fields(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in part.items() if field != "base"}
+
+
+def _placed(content: dict[str, Any], data: str | None) -> dict[str, Any]:
+    """The experiment with its data in a folder: relative paths start there."""
+    task = content.get("task", {})
+    places = {
+        field: f"{data}/{task[field]}"
+        for field in ("path", "root")
+        if data is not None and field in task and "://" not in task[field] and not Path(task[field]).is_absolute()
+    }
+    return content | {"task": task | places}

@@ -1,7 +1,7 @@
-"""What a study ends with: a table as CSV and Markdown, accuracies and learning curves as pictures."""
+"""What a study ends with: a table as CSV and Markdown, scores and learning curves as pictures."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +9,87 @@ import pandas as pd
 
 from mambacl.platform.console import amount
 from mambacl.platform.cost import Size
-from mambacl.platform.evaluation import figures
+from mambacl.platform.evaluation.figures import save
+from mambacl.platform.evaluation.summary import entries as entries_of
+from mambacl.platform.evaluation.summary import shown
+from mambacl.platform.evaluation.tables import parts, where
+from mambacl.platform.studying import figures
+from mambacl.platform.studying.config import Entry
 from mambacl.platform.training import checkpoint
-from mambacl.platform.training.checkpoint import Progress
+from mambacl.platform.training.checkpoint import Checkpoint
 
 
-def write(folder: Path, summary: Mapping[str, Any], trained: Mapping[str, Path]) -> list[str]:
+def write(folder: Path, summary: Mapping[str, Any], trained: Sequence[Entry]) -> list[str]:
     """Write everything into the study's folder; returns the files."""
-    last = {label: checkpoint.newest(run) for label, run in trained.items()}
-    rows = table(summary, {label: found.progress for label, found in last.items() if found})
+    last = {entry: found for entry in trained if (found := checkpoint.newest(folder / entry.path))}
+    rows = pd.concat(
+        [
+            table(family, next(iter(suites.values())), {e: c for e, c in last.items() if e.family == family})
+            for family, suites in summary["evaluation"].items()
+        ],
+        ignore_index=True,
+    )
     rows.to_csv(folder / "table.csv", index=False)
     (folder / "table.md").write_text(markdown(rows))
-    curves = {label: pd.DataFrame(found.curve) for label, found in last.items() if found}
-    drawn = {"accuracy": figures.ranking(rows), "curves": figures.curves(curves, rows)}
-    pictures = [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
-    return [str(folder / "table.csv"), str(folder / "table.md"), *map(str, pictures)]
+    files = [folder / "table.csv", folder / "table.md"]
+    for family, mine in parts(rows, "family").items():
+        prefix = f"{family}_" if family else ""
+        curves = {entry.label: pd.DataFrame(c.curve) for entry, c in last.items() if entry.family == family}
+        files.append(save(figures.ranking(mine.reset_index(drop=True)), folder / f"{prefix}scores.png"))
+        files.append(save(figures.curves(curves, mine), folder / f"{prefix}curves.png"))
+    return [str(file) for file in files]
 
 
-def table(summary: Mapping[str, Any], trained: Mapping[str, Progress]) -> pd.DataFrame:
-    """A row a learner, best first: score with its interval, what it costs, and how long it was trained."""
-    entries = {summary["label"]: summary} | summary["models"] | summary["references"]
+def table(family: str, summary: Mapping[str, Any], trained: Mapping[Entry, Checkpoint]) -> pd.DataFrame:
+    """A row a learner, best first: score with its interval, what it costs, and how long it was trained on average."""
     rows = []
-    for label, entry in entries.items():
-        progress = trained.get(label)
+    for label, entry in entries_of(dict(summary)).items():
+        progress = [found.progress for own, found in trained.items() if own.label == label]
         rows.append(
             {
+                "family": family,
                 "learner": label,
-                **{name: entry[name] for name in ("score", "low", "high", "score_seen", "episodes")},
+                "metric": summary["metric"],
+                **{name: entry[name] for name in ("score", "low", "high", "score_seen", "episodes", "seeds")},
                 **{field.name: entry[field.name] for field in dataclasses.fields(Size)},
-                "steps": progress.step if progress else 0,
-                "cpu_seconds": progress.cpu_seconds if progress else 0.0,
+                "steps": max((p.step for p in progress), default=0),
+                "cpu_seconds": sum(p.cpu_seconds for p in progress) / max(1, len(progress)),
             }
         )
     return pd.DataFrame(rows).sort_values("score", ascending=summary["lower_is_better"], ignore_index=True)
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """The table for people."""
+    """The table for people: of one family with what each learner costs, of several with a column each."""
+    if len(parts(rows, "family")) > 1:
+        return _families(rows)
     lines = [
-        "| learner | accuracy, % [95 %] | parameters | state floats | FLOPs an example | a query | steps | CPU minutes |",
+        f"| learner | {_metric(rows)} | parameters | state floats | FLOPs an example | a query | steps | CPU minutes |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows.to_dict("records"):
         trained = f"{row['steps']:,} | {row['cpu_seconds'] / 60:.1f}" if row["steps"] else " | "
         lines.append(
-            f"| {row['learner']} | {100 * row['score']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}] "
-            f"| {row['parameters']:,} | {row['state_floats']:,} | {amount(row['support_flops'])} "
-            f"| {amount(row['query_flops'])} | {trained} |"
+            f"| {row['learner']} | {_score(row)} | {row['parameters']:,} | {row['state_floats']:,} "
+            f"| {amount(row['support_flops'])} | {amount(row['query_flops'])} | {trained} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _families(rows: pd.DataFrame) -> str:
+    families = list(rows["family"].unique())
+    heads = [f"{family}: {_metric(where(rows, family=family))}" for family in families]
+    lines = [f"| learner | {' | '.join(heads)} |", "| --- |" + " --- |" * len(families)]
+    cells = {(row["learner"], row["family"]): _score(row) for row in rows.to_dict("records")}
+    for learner in rows["learner"].unique():
+        lines.append(f"| {learner} | {' | '.join(cells.get((learner, family), '') for family in families)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _metric(rows: pd.DataFrame) -> str:
+    metric = rows["metric"].iloc[0]
+    return f"{metric}{', %' if metric == 'accuracy' else ''} [95 %]"
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    return shown(dict(row), "score", "low", "high", row["metric"] == "accuracy")

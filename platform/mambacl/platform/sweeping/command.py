@@ -17,6 +17,7 @@ from mambacl.platform.console import console, table
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
+from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.platform.overrides import vary
 from mambacl.platform.places import places_for
 from mambacl.platform.session import session
@@ -40,9 +41,6 @@ from mambacl.platform.training.run import TrainingFailed
 from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")
-
-EPISODES = 512
-"""Meta-test episodes of the evaluation at the end."""
 
 SNAPSHOT = "experiment.json"
 CHANGEABLE = ("sweep.trials", "sweep.concurrent", "resources.", "storage.")
@@ -81,7 +79,7 @@ def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
         delivery.finish()
         with phases("evaluation"):
             models = [f"models:/{config.name}@{CHAMPION}", *map(str, runs)]
-            summary = evaluate(models, "standard", EPISODES, config.storage)
+            summary = evaluate(models, Standard(), config.storage)
     show_end(config, folder, delivery.store, version, promoted, phases)
     return {
         "name": config.name,

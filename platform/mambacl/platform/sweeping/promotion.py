@@ -8,7 +8,8 @@ from mlflow.exceptions import MlflowException
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation.cells import cells_of, results
-from mambacl.platform.evaluation.contestant import Contestant
+from mambacl.platform.evaluation.contestant import Contestant, built_family
+from mambacl.platform.evaluation.point import Point
 from mambacl.platform.evaluation.statistics import paired_difference
 from mambacl.platform.tracking.registry import CHAMPION, Reference, find
 from mambacl.platform.tracking.store import Store
@@ -65,7 +66,7 @@ def scores(config: ExperimentConfig, label: str, reference: Reference) -> np.nda
     """The model's score on each of promotion's episodes."""
     task = reference.checkpoint.config.task
     contestant = Contestant.of(label, reference.checkpoint)
-    sizes = {"tasks": task.tasks, "shots": task.shots, "queries": task.queries}
-    cells = cells_of(contestant, task, sizes, "meta_val", FIRST, EPISODES)
+    point = Point.as_trained(built_family(task), "meta_val")
+    cells = cells_of(contestant, task, point, FIRST, EPISODES)
     rows = results(cells, Path(config.storage.root).resolve(), lambda done, all: None)
     return rows.sort_values("episode")["score"].to_numpy()

@@ -50,13 +50,17 @@ class Reference:
         return f"{self.checkpoint.config.learner.name}" + (f" v{self.version}" if self.version else "")
 
 
-def register(store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Mapping[str, str]) -> int:
-    """Make a checkpoint a version of the model named as its experiment, with alias `candidate`; returns the version.
+def register(
+    store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Mapping[str, str], name: str | None = None
+) -> int:
+    """Make a checkpoint a version of a model, with alias `candidate`; returns the version.
+
+    name: of the model, by default that of its experiment.
 
     A checkpoint that is a version already stays that version.
     """
     client, config = store.client, chosen.config
-    name = config.name
+    name = name or config.name
     _ensure_model(store, name)
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.tags.get("mambacl.sha256") == chosen.sha256:
@@ -65,7 +69,7 @@ def register(store: Store, chosen: Checkpoint, run_id: str, card: str, tags: Map
     experiment = store.experiment(config.name)
     logged = client.create_logged_model(
         experiment,
-        name=name,
+        name=name.replace(".", "_"),  # MLflow allows no dot here
         source_run_id=run_id,
         model_type=config.learner.name,
         tags={"mambacl.sha256": chosen.sha256},

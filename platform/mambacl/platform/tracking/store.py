@@ -11,10 +11,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from mambacl.platform.config import StorageConfig
-from mambacl.platform.evaluation import figures
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
-from mambacl.platform.training import checkpoint
+from mambacl.platform.training import checkpoint, figures
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 

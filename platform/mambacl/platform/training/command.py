@@ -79,7 +79,7 @@ def check(config: ExperimentConfig) -> None:
         longest = max(stage.tasks) if isinstance(stage.tasks, tuple) else stage.tasks
         most = max(stage.shots) if isinstance(stage.shots, tuple) else stage.shots
         try:
-            family.resized(tasks=longest, shots=most).check()
+            family.varied(tasks=longest, shots=most).check()
         except ConfigError as error:
             raise ConfigError(f"train.curriculum.{number}: {error}") from None
 

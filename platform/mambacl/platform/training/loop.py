@@ -83,7 +83,7 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     for step in range(progress.step, steps if progress.stopped is None else 0):
         rate = learning_rate(train, step)
         set_learning_rate(optimizer, rate)
-        sized = family.resized(**lengths(config, step))
+        sized = family.varied(**lengths(config, step))
         first = (config.seed << 40) + step * train.batch
         metrics = stepper.step(lambda i, f=sized: f.episodes("meta_train", i), range(first, first + train.batch), step)
         done = step + 1

@@ -64,7 +64,7 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     point = dict(zip(names, table.mean(1).tolist(), strict=True))
     if learner.layers:
         # Exact maps are those of the whole stream.
-        at_end = family.resized(query_after="end")
+        at_end = family.varied(stream=family.config.stream.model_copy(update={"query_after": "end"}))
         episode = at_end.episodes("meta_val", range(min(MAP_EPISODES, episodes))).to(worker.device)
         association = learner(episode, layers=(-1,), exact=True).associations[0]
         point["meta_val/true_mass"] = float(true_mass(association, episode)[:, : episode.answerable].mean())

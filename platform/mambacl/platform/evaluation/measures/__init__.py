@@ -1,0 +1,29 @@
+"""What can be measured of a contestant at a point; each gives a row an episode."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mambacl.platform.evaluation.measures.scores import scores_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mambacl.learners.learner import Learner
+    from mambacl.platform.evaluation.cells import Cell
+    from mambacl.tasks.family import Family
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One way to question a contestant."""
+
+    compute: "Callable[[Cell, Family, Learner], pd.DataFrame]"
+    """A row for each episode of a cell, by a family and a learner on their device."""
+    version: int
+    """Raised when the numbers change, so that old results are not taken for new ones."""
+
+
+MEASURES = {
+    "scores": Measure(scores_of, version=2),
+}

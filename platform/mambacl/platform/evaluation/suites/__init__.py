@@ -1,0 +1,1 @@
+"""Evaluation suites: which points contestants are asked at, one file each."""

@@ -1,0 +1,111 @@
+"""What is said of an evaluation: one JSON object, and tables for people."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mambacl.platform.console import SIZES, size_cells, table
+from mambacl.platform.cost import size_of
+from mambacl.platform.evaluation.about import About
+from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
+from mambacl.platform.evaluation.point import Point
+from mambacl.platform.evaluation.statistics import interval, paired_difference
+from mambacl.platform.evaluation.tables import matrix, parts, points_of, where
+from mambacl.tasks.registry import TaskConfig
+
+
+def summarise(rows: pd.DataFrame, point: Point, task: TaskConfig, contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """Size, and score at a point, of the first contestant, of the other models and the references beside it, with paired
+    differences from the first."""
+    rows = where(rows, **point.where)
+    by_label = parts(rows, "contestant")
+    distinct = list({contestant.label: contestant for contestant in contestants}.values())
+    first, *others = distinct
+    family = built_family(task)
+
+    def entry(contestant: Contestant) -> dict[str, Any]:
+        own = by_label[contestant.label]
+        result: dict[str, Any] = dataclasses.asdict(size_of(built_learner(contestant, task), family))
+        if "score" not in rows:
+            return result
+        result |= dataclasses.asdict(interval(matrix(own)))
+        if "score_seen" in rows:
+            result["score_seen"] = interval(matrix(own, "score_seen")).score
+        if contestant is not first:
+            difference = paired_difference(matrix(by_label[first.label]), matrix(own))
+            result |= {
+                "difference": difference.score,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
+            }
+        return result
+
+    about = About.of(task)
+    return {
+        **entry(first),
+        "label": first.label,
+        "metric": about.metric,
+        "chance": about.chance,
+        "lower_is_better": not about.higher_is_better,
+        "models": {c.label: entry(c) for c in others if c.trained},
+        "references": {c.label: entry(c) for c in others if not c.trained},
+    }
+
+
+def entries(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was found of each contestant, by label, the first model first."""
+    return {summary["label"]: summary} | summary["models"] | summary["references"]
+
+
+def show(summary: dict[str, Any], about: About, suite: str) -> None:
+    """The table: a line a contestant, the first model first."""
+    classes = about.higher_is_better
+    rows = []
+    for label, entry in entries(summary).items():
+        rows.append(
+            [
+                label,
+                shown(entry, "score", "low", "high", classes),
+                f"{100 * entry['score_seen']:.1f}" if classes and "score_seen" in entry else "",
+                shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
+                *size_cells(entry),
+            ]
+        )
+    if about.chance is not None:
+        rows.append(["chance", f"{100 * about.chance:.1f}", "", "", 0, 0, 0, 0, "0", "0"])
+    counts = f", {summary['episodes']} episodes" if "episodes" in summary else ""
+    table(
+        f"{suite}: {about.title}{counts}",
+        [
+            "contestant",
+            f"{about.metric}{', %' if classes else ''} [95 %]",
+            "among seen\ncodes" if classes else "",
+            f"{summary['label']}\nminus this",
+            *SIZES,
+        ],
+        rows,
+    )
+
+
+def show_points(scores: pd.DataFrame, axes: Sequence[str], about: About) -> None:
+    """A line a point, a column a contestant. scores: as of `score_table`."""
+    contestants = list(scores["contestant"].unique())
+    lines = []
+    for point in points_of(scores, axes):
+        by_label = where(scores, **point).set_index("contestant").to_dict("index")
+        cells = [
+            shown(by_label.get(label, {}), "score", "low", "high", about.higher_is_better) for label in contestants
+        ]
+        lines.append([*(str(place) for place in point.values()), *cells])
+    table("", [*axes, *contestants], lines)
+
+
+def shown(entry: dict[str, Any], middle: str, low: str, high: str, percent: bool, sign: str = "") -> str:
+    """`51.0 [50.1, 51.9]`, or nothing where it was not measured."""
+    if middle not in entry:
+        return ""
+    if percent:
+        return f"{100 * entry[middle]:{sign}.1f} [{100 * entry[low]:{sign}.1f}, {100 * entry[high]:{sign}.1f}]"
+    return f"{entry[middle]:{sign}.4f} [{entry[low]:{sign}.4f}, {entry[high]:{sign}.4f}]"
