@@ -166,7 +166,7 @@ def test_data_are_looked_for_in_the_folder_that_is_given():
 
 def test_a_size_is_laid_over_the_study(tmp_path):
     sized = TINY | {"sizes": {"small": {"only": ["mamba"], "episodes": 8, "fields": {"train.steps": 5}}, "large": {}}}
-    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized))
+    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized, sort_keys=False))
     small = find_study(str(tmp_path / "sized.yaml"))
     assert (small.name, list(small.experiments), small.episodes) == ("tiny.small", ["mamba"], 8)
     assert small.fields == TINY["fields"] | {"train.steps": 5}
@@ -175,7 +175,7 @@ def test_a_size_is_laid_over_the_study(tmp_path):
     with pytest.raises(ConfigError, match="allowed: small, large"):
         find_study(str(tmp_path / "sized.yaml"), "larg")
     sized["sizes"]["small"]["only"] = ["mambo"]
-    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized))
+    (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized, sort_keys=False))
     with pytest.raises(ConfigError, match="allowed: prototypes, mamba"):
         find_study(str(tmp_path / "sized.yaml"))
 

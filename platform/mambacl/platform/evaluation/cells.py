@@ -124,13 +124,11 @@ def _compute_and_write(cell: Cell, root: Path) -> None:
 def _read(cells: Iterable[Cell], root: Path) -> Iterator[pd.DataFrame]:
     for cell in cells:
         contestant, point = cell.contestant, cell.point
-        yield pd.read_parquet(cell.path(root)).assign(
-            contestant=contestant.label,
-            learner=contestant.learner.name,
-            trained=contestant.trained,
-            seed=contestant.seed,
-            split=point.split,
-            tasks=point.tasks,
-            shots=point.shots,
-            **point.where,
-        )
+        who = {
+            "contestant": contestant.label,
+            "learner": contestant.learner.name,
+            "trained": contestant.trained,
+            "seed": contestant.seed,
+        }
+        sizes = {"split": point.split, "tasks": point.tasks, "shots": point.shots}
+        yield pd.read_parquet(cell.path(root)).assign(**who | sizes | point.where)

@@ -86,7 +86,7 @@ def evaluate(
     summary["files"] = write(folder, suite, rows, tables, about, summary)
     show(summary, about, suite.name)
     if suite.axes and "scores" in tables:
-        show_points(tables["scores"], suite.axes, about)
+        show_points(tables["scores"], list(entries(summary)), suite.axes, about)
     for file in summary["files"]:
         console.print(file, soft_wrap=True)
     track(folder, suite.name, summary, found, storage)

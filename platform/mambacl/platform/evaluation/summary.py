@@ -89,9 +89,8 @@ def show(summary: dict[str, Any], about: About, suite: str) -> None:
     )
 
 
-def show_points(scores: pd.DataFrame, axes: Sequence[str], about: About) -> None:
+def show_points(scores: pd.DataFrame, contestants: Sequence[str], axes: Sequence[str], about: About) -> None:
     """A line a point, a column a contestant. scores: as of `score_table`."""
-    contestants = list(scores["contestant"].unique())
     lines = []
     for point in points_of(scores, axes):
         by_label = where(scores, **point).set_index("contestant").to_dict("index")
