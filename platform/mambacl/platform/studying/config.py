@@ -112,12 +112,13 @@ class Entry:
 
 
 def find_study(source: str, size: str | None = None) -> StudyConfig:
-    """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first.
+    """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first; it is then named NAME.SIZE.
 
-    A size is a part of a study that is laid over the rest: mappings field by field, anything else in its place; `only`
-    picks experiments by name. The study is then named NAME.SIZE. Raises ConfigError for anything else.
+    A study may name another one as its `base`. What lies over something else, a study over its base or a size over its study,
+    changes mappings field by field and puts anything else in its place; `only` picks experiments by name. Raises
+    ConfigError for anything else.
     """
-    content = read_yaml(source, shipped("studies"), "study")
+    content = _read(source)
     sizes = content.pop("sizes", {})
     if not isinstance(sizes, Mapping) or not all(isinstance(part, Mapping) for part in sizes.values()):
         raise ConfigError(f"sizes: must be mappings of fields by name, in {source}")
@@ -128,19 +129,32 @@ def find_study(source: str, size: str | None = None) -> StudyConfig:
         raise ConfigError(
             f"size: {source} has no {chosen!r}{nearest(chosen, list(sizes))}; allowed: {', '.join(sizes) or 'none'}"
         )
-    return parse(StudyConfig, _sized(content, sizes[chosen], chosen))
+    name = f"{content.get('name')}.{chosen}"
+    return parse(StudyConfig, _lay_over(content, sizes[chosen], f"sizes.{chosen}.") | {"name": name})
 
 
-def _sized(content: dict[str, Any], part: Mapping[str, Any], size: str) -> dict[str, Any]:
-    known = content.get("experiments", {})
-    only = part.get("only", list(known))
-    if unknown := [name for name in only if name not in known]:
-        raise ConfigError(f"sizes.{size}.only: unknown {unknown[0]!r}; allowed: {', '.join(known)}")
-    result = content | {"name": f"{content.get('name')}.{size}", "experiments": {name: known[name] for name in only}}
+def _read(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The mapping of a study, on top of its base where it names one; sizes are not inherited."""
+    content = read_yaml(source, shipped("studies"), "study")
+    if (base := content.pop("base", None)) is None:
+        return content
+    if not isinstance(base, str) or base in (*above, source):
+        raise ConfigError(f"base: must be the name of another study or file, got {base!r} in {source}")
+    below = {field: value for field, value in _read(base, (*above, source)).items() if field != "sizes"}
+    return _lay_over(below, content)
+
+
+def _lay_over(below: Mapping[str, Any], part: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`below` with the fields of `part` in their places."""
+    result = dict(below)
     for field, value in part.items():
-        if field != "only":
-            both = isinstance(value, Mapping) and isinstance(result.get(field), Mapping)
-            result[field] = result[field] | value if both else value
+        both = isinstance(value, Mapping) and isinstance(result.get(field), Mapping) and field != "sizes"
+        result[field] = result[field] | value if both else value
+    if (only := result.pop("only", None)) is not None:
+        known = result.get("experiments", {})
+        if unknown := [name for name in only if name not in known]:
+            raise ConfigError(f"{where}only: unknown {unknown[0]!r}; allowed: {', '.join(known)}")
+        result["experiments"] = {name: known[name] for name in only}
     return result
 
 

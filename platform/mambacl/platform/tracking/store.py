@@ -1,11 +1,13 @@
 """Delivery of run folders to an MLflow tracking store. Doing it twice changes nothing."""
 
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -39,8 +41,16 @@ class Store:
             else Path(storage.root).resolve() / "mlartifacts"
         )
         Path(storage.root).mkdir(parents=True, exist_ok=True)
-        self.client = MlflowClient(self.uri, self.uri)
+        self._lock = Path(storage.root) / ".mlflow.lock"
         self._writing = threading.Lock()
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client. Two processes that open a new SQLite store at once would both lay out its tables."""
+        with FileLock(self._lock) if self.artifacts else nullcontext():
+            client = MlflowClient(self.uri, self.uri)
+            client.search_experiments(max_results=1)
+        return client
 
     @contextmanager
     def globally(self) -> Iterator[None]:
