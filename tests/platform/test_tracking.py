@@ -151,6 +151,6 @@ def test_processes_that_open_a_new_store_at_once_lay_out_its_tables_once(tmp_pat
     code = "import sys; from mambacl.platform.config import StorageConfig as C; from mambacl.platform.tracking.store import Store"
     line = [sys.executable, "-c", f"{code}; print(Store(C(root=sys.argv[1])).experiment('one'))", str(tmp_path)]
     children = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    answers = [child.communicate(timeout=120) for child in children]
+    answers = [child.communicate(timeout=500) for child in children]
     assert len({out for out, _ in answers}) == 1, answers
     assert answers[0][0].strip().isdigit()

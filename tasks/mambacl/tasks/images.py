@@ -76,7 +76,7 @@ class ImageFamily(Family):
         most = turns * len(pool.classes) - (config.drawn - config.tasks)
         if self.spec.output == "classification":
             most = min(most, config.codes - (config.streamed - config.tasks))
-        return {"tasks": most, "images": int(pool.count.min())}
+        return {"tasks": most, "images": int(pool.count.min()) if len(pool.count) else 0}
 
     def small_classes(self, split: Split, images: int) -> list[str]:
         pool = self.pools[split]

@@ -114,9 +114,9 @@ class Entry:
 def find_study(source: str, size: str | None = None) -> StudyConfig:
     """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first; it is then named NAME.SIZE.
 
-    A study may name another one as its `base`. What lies over something else, a study over its base or a size over its study,
-    changes mappings field by field and puts anything else in its place; `only` picks experiments by name. Raises
-    ConfigError for anything else.
+    A study and a size may name another study as their `base`. What lies over something else, a study over its base or a size
+    over its study, changes mappings field by field and puts anything else in its place; `only` picks experiments by name.
+    Raises ConfigError for anything else.
     """
     content = _read(source)
     sizes = content.pop("sizes", {})
@@ -129,19 +129,25 @@ def find_study(source: str, size: str | None = None) -> StudyConfig:
         raise ConfigError(
             f"size: {source} has no {chosen!r}{nearest(chosen, list(sizes))}; allowed: {', '.join(sizes) or 'none'}"
         )
-    name = f"{content.get('name')}.{chosen}"
-    return parse(StudyConfig, _lay_over(content, sizes[chosen], f"sizes.{chosen}.") | {"name": name})
+    part = _on_base(sizes[chosen], (source,))
+    named = {"name": f"{content.get('name')}.{chosen}", "question": content.get("question", "")}
+    return parse(StudyConfig, _lay_over(content, part, f"sizes.{chosen}.") | named)
 
 
 def _read(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The mapping of a study, on top of its base where it names one; sizes are not inherited."""
-    content = read_yaml(source, shipped("studies"), "study")
-    if (base := content.pop("base", None)) is None:
-        return content
-    if not isinstance(base, str) or base in (*above, source):
-        raise ConfigError(f"base: must be the name of another study or file, got {base!r} in {source}")
-    below = {field: value for field, value in _read(base, (*above, source)).items() if field != "sizes"}
-    return _lay_over(below, content)
+    """The mapping of a study, on top of its base where it names one."""
+    return _on_base(read_yaml(source, shipped("studies"), "study"), (*above, source))
+
+
+def _on_base(content: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, Any]:
+    """A study, or a size of one, on top of its base where it names one; the base's own sizes are not inherited."""
+    own = {field: value for field, value in content.items() if field != "base"}
+    if (base := content.get("base")) is None:
+        return own
+    if not isinstance(base, str) or base in above:
+        raise ConfigError(f"base: must be the name of another study or file, got {base!r} in {above[-1]}")
+    below = {field: value for field, value in _read(base, above).items() if field != "sizes"}
+    return _lay_over(below, own)
 
 
 def _lay_over(below: Mapping[str, Any], part: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -172,7 +178,7 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
             label = " ".join([name, *(f"{field.rpartition('.')[2]}={value}" for field, value in varied.items())])
             try:
                 content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
-                fields = _fields(of_family) | study.fields | _fields(own) | varied | dict(changes)
+                fields = study.fields | _fields(of_family) | _fields(own) | varied | dict(changes)
                 content = override(content, fields) | {"name": study.name, "seed": seed}
                 experiment = parse(ExperimentConfig, _placed(content, data))
             except ConfigError as error:
