@@ -120,6 +120,7 @@ def test_another_study_of_the_same_name_is_refused(studied):
     )  # fmt: skip
     assert child.returncode == 2
     assert "train.batch (2, now 3)" in child.stderr
+    assert "--fork NAME starts another" in child.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,17 @@ from mambacl.platform.overrides import flatten
 from mambacl.tasks.config import ConfigError
 
 
-def keep(snapshot: Path, content: Mapping[str, Any], what: str, changeable: tuple[str, ...]) -> None:
+def keep(
+    snapshot: Path,
+    content: Mapping[str, Any],
+    what: str,
+    changeable: tuple[str, ...],
+    way_out: str = "choose another --name",
+) -> None:
     """Write the config into the snapshot, unless it holds another one.
 
-    what: such as "a sweep 'quickstart'"; changeable: beginnings of fields that may differ. Raises ConfigError with the
+    what: such as "a sweep 'quickstart'"; changeable: beginnings of fields that may differ; way_out: what to do
+    otherwise. Raises ConfigError with the
     fields that differ.
     """
     if snapshot.is_file():
@@ -23,7 +30,7 @@ def keep(snapshot: Path, content: Mapping[str, Any], what: str, changeable: tupl
             if before.get(name) != now.get(name) and not name.startswith(changeable)
         ]
         if changed:
-            raise ConfigError(f"name: {what} exists with another config: {'; '.join(changed)}; choose another --name")
+            raise ConfigError(f"name: {what} exists with another config: {'; '.join(changed)}; {way_out}")
     snapshot.parent.mkdir(parents=True, exist_ok=True)
     draft = snapshot.with_suffix(".draft")
     draft.write_text(json.dumps(content, indent=1))

@@ -8,6 +8,7 @@ import tyro
 from mambacl.platform.arguments import parse_study
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line
+from mambacl.tasks.config import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Options:
     """A study that ships with the package, or a YAML file."""
     size: str | None = None
     """Which size of the study, such as cpu, day or paper; by default its first."""
+    fork: str | None = None
+    """Name of another study, in a folder of its own, that this one is run as: where its fields have changed since."""
     data: str | None = None
     """Folder of the data: where relative paths in the study start from."""
     storage: StorageConfig = StorageConfig()
@@ -33,9 +36,11 @@ class Options:
 def main(arguments: list[str]) -> int:
     options, changes = parse_study(Options, arguments)
     from mambacl.platform.studying.command import dry_run, study
-    from mambacl.platform.studying.config import find_study
+    from mambacl.platform.studying.config import StudyConfig, find_study
 
     config = find_study(options.name, options.size)
+    if options.fork is not None:
+        config = parse(StudyConfig, config.model_dump(exclude_unset=True) | {"name": options.fork})
     result = (
         dry_run(config, changes, options.data)
         if options.dry_run

@@ -161,6 +161,7 @@ def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
             entry.experiment.model_dump(mode="json"),
             f"{entry.group} of a study {config.name!r}",
             CHANGEABLE,
+            "--fork NAME starts another",
         )
     (folder / "study.json").write_text(config.model_dump_json(indent=1))
     record = Record(
