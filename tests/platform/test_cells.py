@@ -97,5 +97,7 @@ def test_the_length_suite_goes_as_far_as_codes_and_images_allow():
     assert set(sizes) == {(3, 1), (3, 2), (3, 5), (3, 10), (5, 2)}
     assert Standard().points(family, "meta_test") == [POINT]
     small = built_family(GlyphsConfig(tasks=1, shots=11, queries=1, vocabulary=1)).varied(shots=1, queries=11)
-    with pytest.raises(ConfigError, match="suite: length needs room to vary"):
+    with pytest.raises(
+        ConfigError, match="suite: length needs another size than the trained one, such as 5 tasks x 1 shots"
+    ):
         Length().points(small, "meta_test")

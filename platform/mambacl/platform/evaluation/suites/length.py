@@ -38,10 +38,12 @@ class Length(Suite):
         ]
         points = [point for point in points if point.fits(family)]
         if len(points) < 2:
+            others = [size for size in sizes if size != (config.tasks, config.shots)]
+            wanted = " or ".join(f"{tasks} tasks x {shots} shots" for tasks, shots in others[:1] + others[-1:])
             raise needs(
                 "length",
-                f"room to vary; {split} has {limits['tasks']} tasks within {config.codes} label codes and "
-                f"{limits['images']} images a class",
+                f"another size than the trained one, such as {wanted}; {split} has {limits['tasks']} tasks within "
+                f"{config.codes} label codes and {limits['images']} images a class for shots and {config.queries} queries",
             )
         return points
 
