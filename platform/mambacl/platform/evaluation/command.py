@@ -14,7 +14,7 @@ from mambacl.platform.console import console
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.cells import Cell, cells_of, results
-from mambacl.platform.evaluation.contestant import Contestant, built_family
+from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
 from mambacl.platform.evaluation.summary import entries, show, show_points, summarise
@@ -68,6 +68,11 @@ def evaluate(
     task = common_task(found, asked.path, asked.on, address)
     models_of = [Contestant.of(label, reference.checkpoint) for label, reference in named]
     contestants = [*models_of, *anchors(asked.references, models_of if asked.features else [], task)]
+    contestants = [contestant for contestant in contestants if suite.takes(built_learner(contestant, task))]
+    if not contestants or not contestants[0].trained:
+        raise ConfigError(
+            f"suite: {suite.name} cannot be asked of {named[0][0]}: it has no association maps of these layers"
+        )
     points = suite.points(built_family(task), SPLIT)
     cells = [
         cell

@@ -24,6 +24,8 @@ class Point(Config):
     noise: NoiseConfig | None = None
     domains: tuple[str, ...] | None = None
     """Domains in which the split's classes are seen."""
+    layer: int | None = None
+    """Layer whose associations are asked for."""
     augmented: bool = True
     """False: meta-train examples as they are in the data."""
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mambacl.platform.evaluation.measures.associations import associations_of
+from mambacl.platform.evaluation.measures.forgetting import forgetting_of
 from mambacl.platform.evaluation.measures.scores import scores_of
 
 if TYPE_CHECKING:
@@ -26,4 +28,6 @@ class Measure:
 
 MEASURES = {
     "scores": Measure(scores_of, version=2),
+    "forgetting": Measure(forgetting_of, version=1),
+    "associations": Measure(associations_of, version=1),
 }

@@ -1,23 +1,26 @@
 """The evaluation suites by name."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import Field
 
+from mambacl.platform.evaluation.suites.forgetting import Forgetting
 from mambacl.platform.evaluation.suites.length import Length
 from mambacl.platform.evaluation.suites.noise import NoiseSuite
 from mambacl.platform.evaluation.suites.overfitting import Overfitting
 from mambacl.platform.evaluation.suites.robustness import Robustness
+from mambacl.platform.evaluation.suites.selectivity import Selectivity
 from mambacl.platform.evaluation.suites.shift import Shift
 from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.tasks.config import ConfigError, nearest, parse
 
-SuiteConfig = Annotated[Standard | Length | NoiseSuite | Shift | Overfitting | Robustness, Field(discriminator="name")]
+SuiteConfig = Annotated[
+    Standard | Length | NoiseSuite | Shift | Forgetting | Selectivity | Overfitting | Robustness,
+    Field(discriminator="name"),
+]
 
-SUITES = {
-    kind.model_fields["name"].default: kind for kind in (Standard, Length, NoiseSuite, Shift, Overfitting, Robustness)
-}
+SUITES = {kind.model_fields["name"].default: kind for kind in get_args(get_args(SuiteConfig)[0])}
 
 
 def find_suite(text: str) -> SuiteConfig:

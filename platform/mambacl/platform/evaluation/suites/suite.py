@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from mambacl.learners.learner import Learner
     from mambacl.platform.evaluation.about import About
     from mambacl.tasks.family import Family
 
@@ -22,6 +23,10 @@ class Suite(Config, ABC):
     """What is measured at each point: a name of MEASURES."""
     axes: ClassVar[tuple[str, ...]] = ()
     """What tells points apart: names in their `where`."""
+
+    def takes(self, learner: "Learner") -> bool:
+        """Whether a learner can be asked this."""
+        return True
 
     @abstractmethod
     def points(self, family: "Family", split: Split) -> list[Point]:

@@ -1,0 +1,77 @@
+"""What queries read: associations of one layer with the examples of the stream.
+
+Shapes: B episodes, M queries, T support examples, L tokens, H heads, K tasks, Q queries a task.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mambacl.learners.learner import Association, Learner
+from mambacl.learners.objective import scores
+from mambacl.learners.selectivity import EPSILON
+from mambacl.tasks.family import Family
+
+if TYPE_CHECKING:
+    from mambacl.platform.evaluation.cells import Cell
+
+MAPS = 1
+"""Episodes whose maps are kept: the first ones."""
+
+
+def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFrame:
+    """A row an episode: number; score; `mass`, the share of a query's true weight that lies on examples of its own task, and
+    `mass_regularised`, that of the scores that the regulariser works on; `entropy` of the true weights over the examples, 1
+    where they are even; `mass_by_task` (K,); `map` (K, T), the true weights of the first query of each task, of the first
+    episodes only."""
+    assert cell.point.layer is not None
+    rows, tasks = [], family.config.tasks
+    for episode in cell.batches(family):
+        output = learner(episode, layers=(cell.point.layer,), exact=True)
+        association = output.associations[0]
+        assert association.weights is not None
+        exact = by_example(association.weights, association)
+        regularised = by_example(shares(association), association)
+        own = (episode.query_task.unsqueeze(2) == episode.support_task.unsqueeze(1)).double()
+        mass = (exact * own).sum(2)
+        by_task = rearrange(mass, "b (k q) -> b k q", k=tasks)
+        entropy = torch.special.entr(exact).sum(2) / math.log(exact.shape[2])
+        first = rearrange(exact, "b (k q) t -> b k q t", k=tasks)[:, :, 0]
+        numbers = episode.index.tolist()
+        rows.append(
+            pd.DataFrame(
+                {
+                    "episode": numbers,
+                    "score": scores(output.prediction.float(), episode).double().mean(1).cpu().numpy(),
+                    "mass": mass.mean(1).cpu().numpy(),
+                    "mass_regularised": (regularised * own).sum(2).mean(1).cpu().numpy(),
+                    "entropy": entropy.mean(1).cpu().numpy(),
+                    "mass_by_task": list(by_task.mean(2).cpu().numpy()),
+                    "map": [
+                        row.flatten().cpu().numpy() if number < MAPS else np.empty(0)
+                        for number, row in zip(numbers, first, strict=True)
+                    ],
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def shares(association: Association) -> Tensor:
+    """The regulariser's scores made shares of 1 as the learner itself would, mean over heads, (B, M, L)."""
+    raw = association.scores.double()
+    if association.normalisation == "linear":
+        raw = (raw.abs() + EPSILON).log()
+    return raw.softmax(-1).mean(1)
+
+
+def by_example(weights: Tensor, association: Association) -> Tensor:
+    """Weights of tokens (B, M, L) summed over the tokens of each example, (B, M, T) float64."""
+    T = int(association.example.max()) + 1
+    found = torch.zeros(*weights.shape[:2], T, dtype=torch.float64, device=weights.device)
+    return found.index_add_(2, association.example, weights.double())
