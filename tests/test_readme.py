@@ -22,6 +22,7 @@ SMALLER = {
     "lineup": [*TINY],
     "study": ["--dry_run"],
     "evaluate": ["--episodes", "8"],
+    "bench": ["--quick"],
 }
 
 

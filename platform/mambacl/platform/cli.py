@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "list presets, studies, learners, tasks, models, runs or sweeps",
     "show": "dry run: resolved config, parameters, state, FLOPs, memory",
     "sync": "deliver to MLflow what it has not got yet",
+    "bench": "measure how fast this installation is on this machine",
     "doctor": "check this installation: versions, devices, kernels",
 }
 

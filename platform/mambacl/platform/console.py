@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-"""Plain lines when standard output is no terminal."""
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+"""Plain lines when standard output is no terminal. Brackets are text: mambacl[encoders] is no markup."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

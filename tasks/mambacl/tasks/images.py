@@ -129,7 +129,7 @@ class ImageFamily(Family):
 
     def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
         """The images (B, N, channels, height, width), turned and changed as they were drawn; or their features (B, N, F)."""
-        pixels = self.bank.images[torch.from_numpy(drawn["image"].ravel())]
+        pixels = self.bank.images.index_select(0, torch.from_numpy(drawn["image"].ravel()))
         if self.spec.input == "vector":
             return pixels.float().unflatten(0, drawn["image"].shape)
         if self._quarters(split):
