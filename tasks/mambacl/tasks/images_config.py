@@ -40,6 +40,8 @@ class ImageFamilyConfig(TargetConfig):
     """Augmentation of meta-train images, or null for none."""
     drop_small_classes: bool = False
     """Leave out classes with fewer images than an episode needs, rather than refuse the data."""
+    train_classes: Annotated[int, Field(ge=1)] | None = None
+    """Meta-train draws from so many of its classes only, drawn by seed, those of 30 among those of 60; by default all."""
     test_domains: tuple[str, ...] = ()
     """Domains that meta-test alone draws from: meta-train on the others, test on these."""
     val_domains: tuple[str, ...] = ()
