@@ -1,6 +1,6 @@
 """Configs of the task families made of images."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -84,6 +84,8 @@ class SourceConfig(ImageFamilyConfig):
 class ImagesConfig(SourceConfig):
     """Classes of images from a file or folder."""
 
+    location: ClassVar[str | None] = "path"
+
     name: Literal["images"] = "images"
     """Which task family."""
     path: str
@@ -118,6 +120,8 @@ DATASETS = (
 
 class DatasetConfig(SourceConfig):
     """A public data set in its official layout."""
+
+    location: ClassVar[str | None] = "root"
 
     name: Literal["dataset"] = "dataset"
     """Which task family."""
