@@ -1,10 +1,12 @@
 """MLflow is a picture of what is on disk: delivering twice changes nothing, and a store that is away loses nothing."""
 
 import http.server
+import json
 import logging
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from mambacl.platform.training.bookkeeping import close_record, open_record
 from mambacl.platform.training.loop import meta_train
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.config import parse
+from mambacl.tasks.randomness import SPLITS
+from mambacl.tasks.registry import build as build_family
 
 TINY = {
     "name": "tiny",
@@ -58,7 +62,42 @@ def test_a_run_appears_with_curve_params_tags_figure_and_checkpoint(config, tmp_
     assert [step for step, _ in points(store, record.run_id, "train/loss")] == [10, 20, 30, 40]
     assert [step for step, _ in points(store, record.run_id, "meta_val/score")] == [20, 40]
     names = {file.path for file in store.client.list_artifacts(record.run_id)}
-    assert names == {"checkpoint", "config.yaml", "learning_curve.png"}
+    assert names == {"checkpoint", "classes.json", "config.yaml", "learning_curve.png"}
+
+
+def test_the_classes_of_all_splits_are_kept_with_the_run_and_told_as_data_sets(config, tmp_path):
+    """Names, not digests alone: another implementation can take the same splits."""
+    run, family = tmp_path / "run", build_family(config.task)
+    open_record(config, run)
+    kept = json.loads((run / "classes.json").read_text())
+    assert kept["digest"] == family.spec.digest
+    for split in SPLITS:
+        assert kept["splits"][split]["names"] == family.bank.classes[family.classes[split]].tolist()
+        assert kept["splits"][split]["domains"] == family.bank.domains.tolist()
+        assert kept["splits"][split]["digest"] == family.pools[split].digest
+    store = Store(config.storage)
+    record = store.deliver(run)
+    found = store.client.get_run(record.run_id).inputs.dataset_inputs
+    assert {one.dataset.name: {tag.key: tag.value for tag in one.tags} for one in found} == {
+        f"glyphs {split}": {"mlflow.data.context": split, "mambacl.classes": family.pools[split].digest}
+        for split in SPLITS
+    }
+    assert {one.dataset.digest for one in found} == {family.spec.digest[:36]}
+    close_record(run, KeyboardInterrupt())
+    store.deliver(run)
+    path = store.client.download_artifacts(record.run_id, "classes.json", str(tmp_path))
+    assert json.loads(Path(path).read_text()) == kept
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "sine", "tasks": 2}, {"name": "glyphs", "tasks": 9999}], ids=["generated", "cannot be built"]
+)
+def test_a_run_without_classes_is_opened_all_the_same(tmp_path, task):
+    config = parse(ExperimentConfig, TINY | {"task": task, "storage": {"root": str(tmp_path)}})
+    open_record(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "classes.json").exists()
+    store = Store(config.storage)
+    assert not store.client.get_run(store.deliver(tmp_path / "run").run_id).inputs.dataset_inputs
 
 
 def test_delivery_in_parts_and_again_adds_nothing(config, tmp_path):

@@ -3,6 +3,8 @@
 import pytest
 
 from mambacl import tasks
+from mambacl.tasks.config import ConfigError, parse
+from mambacl.tasks.registry import TaskConfig
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,23 @@ def test_every_mistake_is_named():
     with pytest.raises(ValueError, match=r"\w") as caught:
         tasks.build({"name": "sine", "tasks": -1, "shoots": 2})
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["task.tasks", "task.shoots"]
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"name": "images", "path": "HERE"}, "path"),
+        ({"name": "dataset", "dataset": "omniglot", "root": "HERE"}, "root"),
+        ({"name": "glyphs"}, None),
+        ({"name": "sine"}, None),
+        ({"name": "recall"}, None),
+    ],
+)
+def test_every_family_names_the_field_of_where_its_data_are(config, field):
+    """So that other code can point a stored experiment at a copy elsewhere."""
+    task = parse(TaskConfig, config)
+    assert task.location == field
+    assert field is None or getattr(task, field) == "HERE"
+    assert "location" not in task.model_dump()
+    with pytest.raises(ConfigError, match="unknown field"):
+        parse(TaskConfig, config | {"location": "path"})

@@ -88,6 +88,44 @@ def test_an_official_split_that_cuts_a_group_is_refused():
 
 
 @pytest.mark.parametrize(
+    "fields", [{}, {"test_domains": ["real"]}, {"test_domains": ["real"], "class_disjoint": False}]
+)
+def test_fewer_train_classes_are_among_those_of_more_and_leave_the_other_splits_alone(fields):
+    bank = bank_of(classes=40)
+    whole = make_pools(bank, config(seed=5, **fields))
+    larger = set(whole["meta_train"].classes.tolist())
+    for count in (len(larger), 12, 7, 3):
+        pools = make_pools(bank, config(seed=5, train_classes=count, **fields))
+        classes = pools["meta_train"].classes.tolist()
+        assert len(classes) == count
+        assert classes == sorted(set(classes) & larger)
+        larger = set(classes)
+        assert domains_seen(bank, pools["meta_train"]) == domains_seen(bank, whole["meta_train"])
+        assert [pools[split].digest for split in SPLITS[1:]] == [whole[split].digest for split in SPLITS[1:]]
+        assert all((pools[split].image == whole[split].image).all() for split in SPLITS[1:])
+    drawn = {tuple(make_pools(bank, config(seed=s, train_classes=3, **fields))["meta_train"].names) for s in range(4)}
+    assert len(drawn) > 1, "by seed, not the first ones"
+
+
+def test_train_classes_may_cut_through_groups():
+    bank = ImageBank.of(np.zeros((60, 8, 8), np.uint8), np.arange(60) // 2, group=np.arange(60) // 20)
+    assert [len(make_pools(bank, config(train_classes=7))[split].classes) for split in SPLITS] == [7, 10, 10]
+
+
+def test_train_classes_are_told_apart_by_the_digest_and_need_to_be_there():
+    sizes = {"name": "glyphs", "tasks": 5, "shots": 1, "queries": 1, "augment": None}
+    plain, few = tasks.build(sizes), tasks.build(sizes | {"train_classes": 30})
+    assert few.spec.digest != plain.spec.digest
+    assert (few.episodes("meta_test", range(4)).query_x == plain.episodes("meta_test", range(4)).query_x).all()
+    assert few.limits("meta_train")["tasks"] == min(30, few.config.codes)
+    most = len(plain.classes["meta_train"])
+    with pytest.raises(
+        tasks.ConfigError, match=rf"^task\.train_classes: must be at most the {most} classes of meta_train, got 9999$"
+    ):
+        tasks.build(sizes | {"train_classes": 9999})
+
+
+@pytest.mark.parametrize(
     ("fields", "line"),
     [
         (

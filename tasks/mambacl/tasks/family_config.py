@@ -1,7 +1,7 @@
 """Config fields that every task family has."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ Objective = Literal["classification", "regression", "angle"]
 
 class FamilyConfig(Config):
     """Size of an episode, what its stream is like, and the seed of its data."""
+
+    location: ClassVar[str | None] = None
+    """Name of the field that says where the data are; None where they are made."""
 
     tasks: Annotated[int, Field(ge=1)] = 20
     """K, tasks (classes) of an episode."""

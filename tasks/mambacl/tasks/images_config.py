@@ -1,6 +1,6 @@
 """Configs of the task families made of images."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,8 @@ class ImageFamilyConfig(TargetConfig):
     """Augmentation of meta-train images, or null for none."""
     drop_small_classes: bool = False
     """Leave out classes with fewer images than an episode needs, rather than refuse the data."""
+    train_classes: Annotated[int, Field(ge=1)] | None = None
+    """Meta-train draws from so many of its classes only, drawn by seed, those of 30 among those of 60; by default all."""
     test_domains: tuple[str, ...] = ()
     """Domains that meta-test alone draws from: meta-train on the others, test on these."""
     val_domains: tuple[str, ...] = ()
@@ -82,6 +84,8 @@ class SourceConfig(ImageFamilyConfig):
 class ImagesConfig(SourceConfig):
     """Classes of images from a file or folder."""
 
+    location: ClassVar[str | None] = "path"
+
     name: Literal["images"] = "images"
     """Which task family."""
     path: str
@@ -116,6 +120,8 @@ DATASETS = (
 
 class DatasetConfig(SourceConfig):
     """A public data set in its official layout."""
+
+    location: ClassVar[str | None] = "root"
 
     name: Literal["dataset"] = "dataset"
     """Which task family."""

@@ -38,7 +38,8 @@ class Pool:
 def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
     """The pool of each split, by the config's seed and domains and the bank's official classes.
 
-    Raises ConfigError where a split is left without images, or where classes that should be apart are not.
+    Raises ConfigError where a split is left without images, where classes that should be apart are not, or where there are
+    fewer than train_classes.
     """
     domains = split_domains(bank, config)
     if config.class_disjoint:
@@ -52,6 +53,9 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
         if not len(pool.classes):
             where = f" in {', '.join(pool.domains)}" if config.test_domains else ""
             raise ConfigError(f"task: {split} has no class with at least {least} images{where}")
+    if config.train_classes is not None:
+        kept = _drawn_classes(pools["meta_train"].classes, config.train_classes, config.seed)
+        pools["meta_train"] = _pool(bank, kept, domains["meta_train"], least)
     return pools
 
 
@@ -79,6 +83,13 @@ def split_domains(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, lis
     if not train or not (val or config.class_disjoint):
         raise ConfigError(f"task.test_domains: of {', '.join(known)} too few are left for meta_train and meta_val")
     return {"meta_train": train, "meta_val": val or train, "meta_test": list(config.test_domains)}
+
+
+def _drawn_classes(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """So many of the classes, rising. A smaller count draws from among those of a larger one."""
+    if count > len(classes):
+        raise ConfigError(f"task.train_classes: must be at most the {len(classes)} classes of meta_train, got {count}")
+    return np.sort(generator(seed, "train classes").permutation(classes)[:count])
 
 
 def make_pool(bank: ImageBank, classes: np.ndarray, domains: list[str], least: int) -> Pool:

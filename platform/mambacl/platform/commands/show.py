@@ -22,17 +22,21 @@ class Options:
 def main(arguments: list[str]) -> None:
     experiment, options = parse_experiment("show", Options, arguments)
     from mambacl.platform.cost import cost_of
+    from mambacl.platform.tracking.classes import classes_of
+    from mambacl.tasks.registry import build
 
-    cost, picture = cost_of(experiment), None
+    cost, family, picture = cost_of(experiment), build(experiment.task), None
+    drawn = classes_of(family)
+    splits = {split: (len(found.names), found.digest) for split, found in drawn.splits.items()} if drawn else {}
     if options.picture is not None:
         from mambacl.platform.contact_sheet import save  # matplotlib is needed here only
-        from mambacl.tasks.registry import build
 
-        picture = str(save(build(experiment.task), options.picture))
+        picture = str(save(family, options.picture))
     if options.as_json:
         json_line(
             {"name": experiment.name, "digest": experiment.digest, "config": experiment.model_dump(mode="json")}
             | dataclasses.asdict(cost)
+            | {"classes": {split: {"count": count, "digest": digest} for split, (count, digest) in splits.items()}}
             | ({} if picture is None else {"picture": picture})
         )
         return
@@ -50,5 +54,10 @@ def main(arguments: list[str]) -> None:
         f"\ntraining        {amount(3.0 * cost.episode_flops * steps * batch, 'FLOP')} over {steps:,} steps of {batch} episodes"
         f"\nconfig digest   {experiment.digest[:12]}"
     )
+    if splits:
+        console.print(
+            "classes         "
+            + ", ".join(f"{count:,} {split} ({digest[:12]})" for split, (count, digest) in splits.items())
+        )
     if picture is not None:
         console.print(f"picture         {picture}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Delivery of run folders to an MLflow tracking store. Doing it twice changes nothing."""
 
 import functools
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from mambacl.platform.config import StorageConfig
+from mambacl.platform.tracking import classes
 from mambacl.platform.tracking import record as records
+from mambacl.platform.tracking.classes import Classes
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.training import checkpoint, figures
 
@@ -21,6 +25,9 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
+
+DIGEST = 36
+"""Characters of a data set's digest: MLflow's limit."""
 
 
 def tracking_uri(storage: StorageConfig) -> str:
@@ -77,8 +84,8 @@ class Store:
             raise
 
     def deliver(self, folder: Path) -> Record:
-        """Bring MLflow up to date with a run's folder: the run, its parent, params, curve so far, and at its end
-        figures, config and best checkpoint."""
+        """Bring MLflow up to date with a run's folder: the run, its parent, params, data, curve so far, and at its end
+        figures, config, classes and best checkpoint."""
         with self._writing:
             return self._deliver(folder)
 
@@ -102,8 +109,9 @@ class Store:
             if use := last.progress.expert_use:
                 self.client.log_figure(run_id, figures.expert_use(use, record.name), "expert_use.png")
             self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
-        for picture in sorted(folder.glob("*.png")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("*.yaml")):
-            self.client.log_artifact(run_id, str(picture))
+        for pattern in ("*.png", "*.parquet", "*.yaml", classes.FILE):
+            for file in sorted(folder.glob(pattern)):
+                self.client.log_artifact(run_id, str(file))
         for name, value in record.tags.items():
             self.client.set_tag(run_id, name, value)
         self.client.set_terminated(run_id, record.status)
@@ -125,6 +133,8 @@ class Store:
         run = self.client.create_run(experiment, run_name=record.name, tags=tags, start_time=record.started)
         params = [Param(name, str(value)) for name, value in record.params.items()]
         self.client.log_batch(run.info.run_id, params=params[:100])
+        if drawn := classes.read(folder):
+            self.client.log_inputs(run.info.run_id, _inputs(drawn))
         return run.info.run_id
 
     def _log_metrics(self, run_id: str, metrics: Iterable[Metric]) -> None:
@@ -144,4 +154,16 @@ def _points(curve: Iterable[Mapping[str, float]]) -> list[Metric]:
         for point in curve
         for name, value in point.items()
         if name not in ("step", "time")
+    ]
+
+
+def _inputs(drawn: Classes) -> list[DatasetInput]:
+    """A data set for each split. MLflow takes two of one name and digest for the same, so the split is in the name."""
+    source = json.dumps({"uri": drawn.source})
+    return [
+        DatasetInput(
+            Dataset(f"{drawn.family} {split}", drawn.digest[:DIGEST], "local", source),
+            [InputTag(MLFLOW_DATASET_CONTEXT, split), InputTag("mambacl.classes", found.digest)],
+        )
+        for split, found in drawn.splits.items()
     ]

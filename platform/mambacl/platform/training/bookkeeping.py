@@ -1,5 +1,6 @@
 """What is written down of a training run beside its checkpoints: its record and its config."""
 
+import contextlib
 import getpass
 import math
 import os
@@ -11,16 +12,20 @@ from typing import Any
 import yaml
 
 from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.evaluation.contestant import built_family
 from mambacl.platform.overrides import flatten
+from mambacl.platform.tracking import classes
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.training import checkpoint
+from mambacl.tasks.config import ConfigError
 
 
 def open_record(
     config: ExperimentConfig, run: Path, parent: Path | None = None, tags: Mapping[str, str] | None = None
 ) -> None:
-    """Write the run's record, or take up the one that an earlier attempt left; its config goes beside it."""
+    """Write the run's record, or take up the one that an earlier attempt left; its config and the classes of its splits go
+    beside it."""
     record = Record(
         kind="train",
         name=run_label(config),
@@ -31,6 +36,9 @@ def open_record(
     )
     records.reopen(run, record)
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    # A trial whose task cannot be built has no classes; its worker says why, and the sweep goes on.
+    with contextlib.suppress(ConfigError):
+        classes.write(run, built_family(config.task))
 
 
 def close_record(run: Path, error: BaseException | None) -> None:
