@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
+from mambacl.platform.evaluation.suites.cost import CostSuite
 from mambacl.platform.evaluation.suites.length import Length
 from mambacl.platform.evaluation.suites.noise import NoiseSuite
 from mambacl.platform.evaluation.suites.overfitting import Overfitting
@@ -13,10 +14,13 @@ from mambacl.platform.evaluation.suites.shift import Shift
 from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.tasks.config import ConfigError, nearest, parse
 
-SuiteConfig = Annotated[Standard | Length | NoiseSuite | Shift | Overfitting | Robustness, Field(discriminator="name")]
+SuiteConfig = Annotated[
+    Standard | Length | NoiseSuite | Shift | Overfitting | Robustness | CostSuite, Field(discriminator="name")
+]
 
 SUITES = {
-    kind.model_fields["name"].default: kind for kind in (Standard, Length, NoiseSuite, Shift, Overfitting, Robustness)
+    kind.model_fields["name"].default: kind
+    for kind in (Standard, Length, NoiseSuite, Shift, Overfitting, Robustness, CostSuite)
 }
 
 
