@@ -1,12 +1,17 @@
 """What a learner costs: parameters, state, arithmetic and memory, counted and not timed."""
 
 import dataclasses
+import itertools
+import json
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -106,6 +111,30 @@ def cost_of(config: ExperimentConfig) -> Cost:
         episode_flops=T * size.support_flops + M * size.query_flops,
         train_bytes=4 * 4 * size.parameters + episodes * _activation_bytes(learner, family),
     )
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Most memory that a call holds at once, beyond what was held before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        watched.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
+    return max(itertools.accumulate(event["args"]["Bytes"] for event in changes), default=0)
+
+
+def bytes_of(tensors: object) -> int:
+    """Memory that a pytree of tensors holds: all of each storage, once."""
+    leaves = [leaf for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
+    storages = {leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes() for leaf in leaves}
+    return sum(storages.values())
 
 
 def _batch(shape: Sequence[int]) -> int:

@@ -55,7 +55,7 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
             raise ConfigError(f"task: {split} has no class with at least {least} images{where}")
     if config.train_classes is not None:
         kept = _drawn_classes(pools["meta_train"].classes, config.train_classes, config.seed)
-        pools["meta_train"] = _pool(bank, kept, domains["meta_train"], least)
+        pools["meta_train"] = make_pool(bank, kept, domains["meta_train"], least)
     return pools
 
 

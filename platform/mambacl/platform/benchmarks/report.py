@@ -1,17 +1,16 @@
 """What a benchmark found, with the machine that it ran on, which figures mean nothing without."""
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mambacl.platform.benchmarks.measure import Row
 from mambacl.platform.console import console, table
+from mambacl.platform.machine import processor, version
 
 PACKAGES = ("mambacl", "torch", "numpy", "numba")
 
@@ -24,16 +23,8 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
     }
-
-
-def processor() -> str:
-    """The processor's name as Linux knows it, or what Python knows."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def content(benchmark: str, quick: bool, rows: Sequence[Row]) -> dict[str, Any]:

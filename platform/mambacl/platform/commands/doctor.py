@@ -1,7 +1,6 @@
 """`mambacl doctor`: what this installation has, and which kernels are live and why."""
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -54,10 +53,13 @@ def findings() -> list[tuple[str, str, bool]]:
 
     from mambacl.learners.scan import SELECTIVE
     from mambacl.learners.scan.matrix import MATRIX
+    from mambacl.platform.machine import processor, version
 
     rows: list[tuple[str, str, bool]] = [("python", platform.python_version(), True)]
-    rows += [(name, _version(name), True) for name in PACKAGES]
-    rows.append(("CPUs", f"{len(os.sched_getaffinity(0))}, torch uses {torch.get_num_threads()} threads", True))
+    rows += [(name, version(name), True) for name in PACKAGES]
+    rows.append(
+        ("CPUs", f"{len(os.sched_getaffinity(0))} of {processor()}, torch uses {torch.get_num_threads()} threads", True)
+    )
     devices = ["cpu"]
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -70,13 +72,6 @@ def findings() -> list[tuple[str, str, bool]]:
     rows.append(_scan_check())
     rows.append(_writable("results", Path(tempfile.gettempdir())))
     return rows
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _scan_check() -> tuple[str, str, bool]:

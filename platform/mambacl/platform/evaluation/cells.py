@@ -2,18 +2,22 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.point import Point
-from mambacl.tasks.config import Config
+from mambacl.platform.machine import device
+from mambacl.tasks.config import Config, ConfigError
 from mambacl.tasks.episode import Episode
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import TaskConfig
@@ -38,6 +42,10 @@ class Cell(Config):
     """Of the family's data, so that changed data are not taken for the old."""
     start: int
     stop: int
+    settings: dict[str, Any] = {}
+    """What the suite asks of the measure beside the point."""
+    machine: str = ""
+    """Where it is measured, for measures that depend on it."""
 
     @property
     def name(self) -> str:
@@ -49,6 +57,7 @@ class Cell(Config):
             "point": self.point.identity,
             "episodes": [self.start, self.stop],
         }
+        content |= self.model_dump(mode="json", include={"settings", "machine"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
     def path(self, root: Path) -> Path:
@@ -64,7 +73,13 @@ class Cell(Config):
 
 
 def cells_of(
-    contestant: Contestant, task: TaskConfig, point: Point, start: int, episodes: int, measure: str = "scores"
+    contestant: Contestant,
+    task: TaskConfig,
+    point: Point,
+    start: int,
+    episodes: int,
+    measure: str = "scores",
+    settings: dict[str, Any] | None = None,
 ) -> list[Cell]:
     """Cut a range of episodes into cells; ranges that begin alike share their cells."""
     digest = built_family(task).spec.digest
@@ -77,14 +92,10 @@ def cells_of(
             digest=digest,
             start=first,
             stop=min(first + EPISODES, start + episodes),
+            settings=settings or {},
         )
         for first in range(start, start + episodes, EPISODES)
     ]
-
-
-def device() -> torch.device:
-    """Where cells are computed: on the GPU that Ray gave this process, if any."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.inference_mode()
@@ -101,14 +112,47 @@ def results(cells: Sequence[Cell], root: Path, progress: Callable[[int, int], No
     Each finished cell is on disk before it counts, so that a killed evaluation continues. progress: (done, all);
     gpus: what each task asks for.
     """
+    options = {measure: _options(measure, gpus) for measure in {cell.measure for cell in cells}}
+    machines = {
+        measure: ray.get(_machine.options(**asked).remote(measure)) if MEASURES[measure].machine else ""
+        for measure, asked in options.items()
+    }
+    cells = [cell.model_copy(update={"machine": machines[cell.measure]}) for cell in cells]
     missing = {cell.name: cell for cell in cells if not cell.path(root).is_file()}
-    waiting = [_compute_and_write.options(num_gpus=gpus).remote(cell, root) for cell in missing.values()]
+    waiting = [_compute_and_write.options(**options[cell.measure]).remote(cell, root) for cell in missing.values()]
     progress(len(cells) - len(missing), len(cells))
     while waiting:
         finished, waiting = ray.wait(waiting)
         ray.get(finished)
         progress(len(cells) - len(waiting), len(cells))
     return pd.concat(_read(cells, root), ignore_index=True)
+
+
+def _options(measure: str, gpus: float) -> dict[str, Any]:
+    """What Ray is asked for: a CPU, or for times all CPUs of a node and whole GPUs, always on the same node."""
+    if MEASURES[measure].machine is None:
+        return {"num_gpus": gpus}
+    own = ray.get_runtime_context().get_node_id()
+    able = [
+        node for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1 and node["Resources"].get("GPU", 0) >= gpus
+    ]  # fmt: skip
+    if not able:
+        raise ConfigError(f"gpus: no node has {gpus:g} and a CPU")
+    node = min(able, key=lambda node: (node["NodeID"] != own, node["NodeManagerAddress"]))
+    return {
+        "num_cpus": node["Resources"]["CPU"],
+        "num_gpus": math.ceil(gpus),
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+    }
+
+
+@ray.remote(num_cpus=1)
+def _machine(measure: str) -> str:
+    torch.set_num_threads(1)
+    name = MEASURES[measure].machine
+    assert name is not None
+    return name()
 
 
 @ray.remote(num_cpus=1, max_retries=3)

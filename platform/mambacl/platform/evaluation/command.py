@@ -13,11 +13,12 @@ from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
-from mambacl.platform.evaluation.cells import Cell, cells_of, results
+from mambacl.platform.evaluation.cells import EPISODES, Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
+from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
-from mambacl.platform.evaluation.summary import entries, show, show_points, summarise
+from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
@@ -74,11 +75,14 @@ def evaluate(
             f"suite: {suite.name} cannot be asked of {named[0][0]}: it has no association maps of these layers"
         )
     points = suite.points(built_family(task), SPLIT)
+    asking, episodes = contestants, asked.episodes
+    if MEASURES[suite.measure].machine:  # times hang on neither seed nor episodes: one cell a learner
+        asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
     cells = [
         cell
         for point in points
-        for contestant in contestants
-        for cell in cells_of(contestant, task, point, 0, asked.episodes, suite.measure)
+        for contestant in asking
+        for cell in cells_of(contestant, task, point, 0, episodes, suite.measure, suite.settings)
     ]
     root = Path(storage.root).resolve()
     with session(address):
@@ -92,6 +96,9 @@ def evaluate(
     show(summary, about, suite.name)
     if suite.axes and "scores" in tables:
         show_points(tables["scores"], list(entries(summary)), suite.axes, about)
+    if "scores" not in tables:
+        for name, table in tables.items():
+            show_table(name, table)
     for file in summary["files"]:
         console.print(file, soft_wrap=True)
     track(folder, suite.name, summary, found, storage)
@@ -103,7 +110,7 @@ def compute_with_progress(cells: Sequence[Cell], root: Path, gpus: float = 0) ->
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("evaluating", total=len(cells))
         found = results(cells, root, lambda done, _: progress.update(task, completed=done), gpus)
-    console.print(f"evaluated {len(cells)} cells, {len(found):,} episodes")
+    console.print(f"evaluated {len(cells)} cells, {len(found):,} {'episodes' if 'episode' in found else 'rows'}")
     return found
 
 

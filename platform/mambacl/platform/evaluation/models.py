@@ -84,7 +84,7 @@ def located(task: TaskConfig, path: str | None) -> TaskConfig:
     """The family with its data at `path`, if given."""
     if path is None:
         return task
-    field = next((name for name in ("path", "root") if name in type(task).model_fields), None)
+    field = task.location
     if field is None:
         raise ConfigError(f"task.path: the task family {task.name!r} has none")
     return task.model_copy(update={field: path})

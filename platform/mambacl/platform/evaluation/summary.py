@@ -1,13 +1,13 @@
 """What is said of an evaluation: one JSON object, and tables for people."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mambacl.platform.console import SIZES, size_cells, table
-from mambacl.platform.cost import size_of
+from mambacl.platform.console import SIZES, amount, size_cells, table
+from mambacl.platform.cost import Size, size_of
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.point import Point
@@ -60,7 +60,11 @@ def entries(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def show(summary: dict[str, Any], about: About, suite: str) -> None:
-    """The table: a line a contestant, the first model first."""
+    """The table: a line a contestant, the first model first; its score, where the suite gives one, and its size."""
+    if "score" not in summary:
+        sizes = [[label, *size_cells(entry)] for label, entry in entries(summary).items()]
+        table(f"{suite}: {about.title}", ["contestant", *SIZES], sizes)
+        return
     classes = about.higher_is_better
     rows = []
     for label, entry in entries(summary).items():
@@ -99,6 +103,40 @@ def show_points(scores: pd.DataFrame, contestants: Sequence[str], axes: Sequence
         ]
         lines.append([*(str(place) for place in point.values()), *cells])
     table("", [*axes, *contestants], lines)
+
+
+def show_table(name: str, found: pd.DataFrame) -> None:
+    """Any table. NAME_low and NAME_high stand behind NAME; a text that is the same in all rows stands in the title, and
+    sizes, which `show` has, do not stand here again."""
+    known = {field.name for field in dataclasses.fields(Size)} if "parameters" in found else set()
+    columns, title = [], [name.replace("_", " ")]
+    for column in found.columns:
+        whole = column.removesuffix("_low").removesuffix("_high")
+        if column in known or (whole != column and whole in found):
+            continue
+        values = set(found[column])
+        if column != "contestant" and len(values) == 1 and isinstance(text := values.pop(), str):
+            title += [text] if text else []
+        else:
+            columns.append(column)
+    rows = [[_figure(row, column) for column in columns] for row in found.to_dict("records")]
+    table(", ".join(title), [column.replace("_", " ") for column in columns], rows)
+
+
+def _figure(row: Mapping[Any, Any], column: str) -> Any:
+    """What a row has in a column, with its bounds if there are any; nothing where it was not measured."""
+    value = row[column]
+    if value != value:
+        return ""
+    if column.endswith("_bytes"):
+        return amount(value, "B")
+    if isinstance(value, str | int):
+        return value
+    middle, *bounds = (
+        f"{part:,.0f}" if abs(part) >= 1000 else f"{part:.3g}"
+        for part in (row[name] for name in (column, f"{column}_low", f"{column}_high") if name in row)
+    )
+    return f"{middle} [{', '.join(bounds)}]" if bounds else middle
 
 
 def shown(entry: dict[str, Any], middle: str, low: str, high: str, percent: bool, sign: str = "") -> str:

@@ -180,7 +180,7 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
                 content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
                 fields = study.fields | _fields(of_family) | _fields(own) | varied | dict(changes)
                 content = override(content, fields) | {"name": study.name, "seed": seed}
-                experiment = parse(ExperimentConfig, _placed(content, data))
+                experiment = _placed(parse(ExperimentConfig, content), data)
             except ConfigError as error:
                 where = f"experiments.{name}" + (f" on families.{family}" if family else "")
                 raise ConfigError(f"{where}: {error}") from None
@@ -198,12 +198,14 @@ def _fields(part: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in part.items() if field != "base"}
 
 
-def _placed(content: dict[str, Any], data: str | None) -> dict[str, Any]:
+def _placed(experiment: ExperimentConfig, data: str | None) -> ExperimentConfig:
     """The experiment with its data in a folder: relative paths start there."""
-    task = content.get("task", {})
-    places = {
-        field: f"{data}/{task[field]}"
-        for field in ("path", "root")
-        if data is not None and field in task and "://" not in task[field] and not Path(task[field]).is_absolute()
-    }
-    return content | {"task": task | places}
+    task = experiment.task
+    if (
+        data is None
+        or task.location is None
+        or "://" in (path := getattr(task, task.location))
+        or Path(path).is_absolute()
+    ):
+        return experiment
+    return experiment.model_copy(update={"task": task.model_copy(update={task.location: f"{data}/{path}"})})

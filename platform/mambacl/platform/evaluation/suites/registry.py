@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import Field
 
+from mambacl.platform.evaluation.suites.cost import CostSuite
 from mambacl.platform.evaluation.suites.forgetting import Forgetting
 from mambacl.platform.evaluation.suites.length import Length
 from mambacl.platform.evaluation.suites.noise import NoiseSuite
@@ -16,7 +17,7 @@ from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.tasks.config import ConfigError, nearest, parse
 
 SuiteConfig = Annotated[
-    Standard | Length | NoiseSuite | Shift | Forgetting | Selectivity | Overfitting | Robustness,
+    Standard | Length | NoiseSuite | Shift | Forgetting | Selectivity | Overfitting | Robustness | CostSuite,
     Field(discriminator="name"),
 ]
 

@@ -1,7 +1,7 @@
 """The contract of evaluation suites: which points a contestant is asked at, and how the answers are shown."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mambacl.platform.evaluation.point import Point
 from mambacl.tasks.config import Config, ConfigError
@@ -27,6 +27,11 @@ class Suite(Config, ABC):
     def takes(self, learner: "Learner") -> bool:
         """Whether a learner can be asked this."""
         return True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the measure must know beside the point."""
+        return {}
 
     @abstractmethod
     def points(self, family: "Family", split: Split) -> list[Point]:
