@@ -89,7 +89,7 @@ def evaluate(
         rows = compute_with_progress(cells, root, asked.gpus)
     folder = folder or root / "evaluations" / found[0].checkpoint.sha256[:12] / suite.name
     about = About.of(task)
-    head = {"suite": suite.name, "model": found[0].text, "split": SPLIT, "parameters": suite.model_dump(mode="json")}
+    head = {"suite": suite.name, "model": found[0].text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
     summary = head | summarise(rows, points[0], task, contestants)
     tables = suite.tables(rows, about)
     summary["files"] = write(folder, suite, rows, tables, about, summary)
