@@ -63,8 +63,8 @@ class NoiseSuite(Suite):
                 axis.set_xticks([0, 0.25, 1, 4, 10], ["0", "¼", "1", "4", "10"])
                 axis.minorticks_off()
                 axis.set_title(f"{site}, {target if target != 'both' else 'support and query'}", fontsize=9)
-        figure.supxlabel(
-            "noise, standard deviations of each dimension of the clean stream (signal-to-noise: 1 / its square)"
+        axes[-1, len(self.targets) // 2].set_xlabel(
+            "noise, in standard deviations of each dimension of the clean stream\n(signal-to-noise: 1 / its square)"
         )
         figure.supylabel(about.metric)
         figures.legend(figure, axes[0, 0])
