@@ -102,8 +102,8 @@ class Entry:
 
     @property
     def path(self) -> str:
-        """Its folder within the study's."""
-        return f"{self.group.replace(' ', ',')}/seed-{self.seed}"
+        """Its folder within the study's, by which progress names it."""
+        return f"{self.group.replace('/', '.').replace(' ', ',')}.{self.seed}"
 
     @property
     def model_name(self) -> str:
