@@ -85,6 +85,31 @@ def test_answers_depend_on_the_episodes_number_alone(site, name):
     assert not torch.allclose(learner(clean(episode)).prediction[1], alone, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("config", "site"),
+    [
+        ({"name": "mamba", **SIZE}, "token"),
+        ({"name": "mamba", "tokens": "joined", **SIZE}, "encoder_out"),
+        ({"name": "attention", **SIZE}, "encoder_out"),
+        ({"name": "prototypes", "width": 16}, "encoder_out"),
+        ({"name": "nearest_mean"}, "encoder_out"),
+    ],
+)
+def test_streaming_has_the_noise_of_what_it_is_given(config, site):
+    """Noise belongs to an episode: examples alone have none, what `inputs` makes of an episode has it."""
+    learner, episode = build(config, torch.float64), episode_with(site=site, strength=2)
+    before = learner.init_state(6)
+    support, asked = learner.inputs(episode)
+    state = before
+    for part in (slice(0, 1), slice(1, 5), slice(5, None)):
+        state = learner.absorb(state, support[:, part], episode.support_y[:, part])
+    assert torch.allclose(learner.answer(state, asked), learner(episode).prediction, atol=1e-9)
+    by_example = learner.observe(before, episode.support_x, episode.support_y)
+    alone = learner.predict(by_example, episode.query_x).prediction
+    assert torch.allclose(alone, learner(clean(episode)).prediction, atol=1e-9)
+    assert not torch.allclose(alone, learner(episode).prediction, atol=1e-3)
+
+
 def test_noise_of_no_strength_changes_nothing():
     learner, episode = build({"name": "mamba", **SIZE}), episode_with(site="token", strength=0)
     assert torch.equal(learner(episode).prediction, learner(clean(episode)).prediction)

@@ -274,6 +274,36 @@ def test_streams_start_from_the_state_after_an_episode_of_their_own(monkeypatch)
     assert max(numbers[-1] for numbers in own) < PREFIX
 
 
+@pytest.mark.parametrize("site", ["encoder_out", "token"])
+def test_the_stream_before_has_its_own_noise(monkeypatch, site):
+    """The state passed on is the one that `forward` leaves after that very episode, noise and all, and not the clean one."""
+    noise = {"site": site, "strength": 2.0}
+    experiment = config(
+        task__noise=noise, train__state_passing=1.0, train__curriculum=[], learner__dropout=0.0, selectivity__weight=0
+    )
+    family = build_family(experiment.task)
+    learner = build_learner(experiment.learner, family.spec)
+    stepper = Stepper(learner, build_optimizer(learner, experiment.train), experiment, Worker())
+    started = []
+    forward = learner.forward
+
+    def watched(episode, state=None, **options):
+        started.append(state)
+        return forward(episode, state, **options)
+
+    monkeypatch.setattr(learner, "forward", watched)
+    before = family.episodes("meta_train", range(PREFIX, PREFIX + 4))
+    with torch.no_grad():
+        support, _ = learner.inputs(before)
+        noisy = learner.absorb(learner.init_state(4), support, before.support_y)
+        clean = learner.observe(learner.init_state(4), before.support_x, before.support_y)
+    stepper.step(lambda numbers: family.episodes("meta_train", numbers), range(4), 0)
+    [state] = started
+    assert all(torch.equal(a, b) for a, b in zip(tree_leaves(state), tree_leaves(noisy), strict=True))
+    layers = zip(tree_leaves(state["layers"]), tree_leaves(clean["layers"]), strict=True)
+    assert not any(torch.allclose(a, b, atol=1e-3) for a, b in layers)
+
+
 def test_only_a_state_of_fixed_size_is_passed_on():
     for learner in ({"name": "attention", "width": 8}, {"name": "alpaca", "width": 8}):
         experiment = parse(ExperimentConfig, TINY | {"learner": learner, "train": {"state_passing": 0.5}})

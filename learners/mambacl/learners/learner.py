@@ -81,7 +81,10 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         """The state after one more example, x (B, *shape) and y (B,) or (B, size), or after a chunk of the
-        stream, x (B, T, *shape) and y (B, T) or (B, T, size). The state passed in stays valid."""
+        stream, x (B, T, *shape) and y (B, T) or (B, T, size). The state passed in stays valid.
+
+        Examples have no number, so there is no noise inside the learner here, nor in `predict`: with that of an episode,
+        `absorb` and `answer` stream what `inputs` gives."""
 
     @abstractmethod
     def predict(self, state: State, x: Tensor) -> Output:

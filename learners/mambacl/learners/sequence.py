@@ -118,10 +118,18 @@ class SequenceLearner(Learner):
 
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         x, y = self.chunk(x, y)
-        return self._observe(state, self._tokens(_each(self.encoder, x), y))[0]
+        return self.absorb(state, self._tokens(_each(self.encoder, x), y), y)
 
     def predict(self, state: State, x: Tensor) -> Output:
-        return Output(self._predict(state, self._asked(_each(self.encoder, x)))[0])
+        return Output(self.answer(state, self._asked(_each(self.encoder, x))))
+
+    def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
+        """The state after a chunk of the stream, given its tokens (B, T, tokens an example, D), which hold the labels."""
+        return self._observe(state, x)[0]
+
+    def answer(self, state: State, x: Tensor) -> Tensor:
+        """Predictions for queries, given their tokens (B, M, D)."""
+        return self._predict(state, x)[0]
 
     def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
         """Tokens of the support examples (B, T, tokens an example, D) and of the queries (B, M, D)."""

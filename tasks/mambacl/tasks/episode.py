@@ -57,7 +57,8 @@ class Episode:
     """(B,) int64: the number of each episode, which with family, split and seed determines it."""
     objective: Objective
     noise: Noise | None = None
-    """Noise that the learner adds, at the encoder's output or the tokens; that on examples is in them already."""
+    """Noise that a learner adds when it reads the episode, at the encoder's output or the tokens; that on examples is in them
+    already. Examples taken out of the episode, one by one, are without the former."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same episodes on another device."""

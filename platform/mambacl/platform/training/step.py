@@ -68,9 +68,11 @@ class Stepper:
 
     @torch.no_grad()
     def _state_after(self, episode: Episode) -> State:
+        """The state after the streams of these episodes, with their noise."""
         with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self._half()):
             state = self.learner.init_state(len(episode.index))
-            return self.learner.observe(state, episode.support_x, episode.support_y)
+            support, _ = self.learner.inputs(episode)
+            return self.learner.absorb(state, support, episode.support_y)
 
     def _accumulate(self, episode: Episode, state: State | None, batch: int, step: int) -> tuple[Tensor, Tensor]:
         """Add the gradient of a part of the batch; sums and counts of the METRICS over that part."""
