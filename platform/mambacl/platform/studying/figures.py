@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mambacl.platform.console import amount
 from mambacl.platform.evaluation.figures import plain
 from mambacl.platform.evaluation.tables import parts
 from mambacl.platform.studying.config import Entry
@@ -53,6 +55,7 @@ def curves(points: Mapping[Entry, pd.DataFrame], rows: pd.DataFrame, looks: Look
             own = {"color": looks[label]["color"], "linewidth": 2} if entry.label == label else {"color": BEHIND}
             axis.plot(curve["train/cpu_seconds"] / 60, curve["meta_val/score"], **{"linewidth": 0.8, **own})
         axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
     return figure
 
 
@@ -78,6 +81,7 @@ def regularised(points: Mapping[Entry, pd.DataFrame], field: str, looks: Looks) 
             axis.plot(mean, color=colour, alpha=strength, linestyle="-" if weight else "--", label=f"weight {weight:g}")
             axis.fill_between(mean.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, linewidth=0)
         axis.legend(frameon=False, fontsize=7)
+        axis.set_ylim(bottom=0)
     return figure
 
 
@@ -91,7 +95,6 @@ def _panels(names: list[str], along: str) -> tuple[Figure, dict[str, Axes]]:
     )  # fmt: skip
     for axis, name in zip(axes.flat, names, strict=False):
         axis.set_title(name, fontsize=9)
-        axis.set_ylim(bottom=0)
         plain(axis)
     for axis in list(axes.flat)[len(names) :]:
         axis.set_visible(False)
@@ -121,6 +124,9 @@ def pareto(rows: pd.DataFrame, looks: Looks) -> Figure:
         front = front_of(rows, cost)
         axis.plot(front[cost], front["score"], color="black", linewidth=1, drawstyle="steps-post", zorder=0)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: amount(cost)))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(name)
         plain(axis)
     axes[0].set_ylabel(f"meta-test {rows['metric'].iloc[0]}")

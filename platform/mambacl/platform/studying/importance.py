@@ -12,10 +12,11 @@ from mambacl.platform.sweeping.study import study_uri
 
 
 def importances(study: Finished, storage: StorageConfig) -> pd.DataFrame:
-    """A row for each searched learner and field: family, learner, field, chosen value, share of importance, trials, complete.
+    """A row for each searched learner and field: family, learner, field, chosen, importance, trials, complete.
 
-    The shares (PED-ANOVA: what tells the best complete trials from the others) add up to 1 for each learner; they are missing
-    where fewer than two trials are complete or all score the same. Empty where nothing was searched, or where the searches are not in this storage.
+    Importances (PED-ANOVA: what tells the best complete trials from the others) are shares that add up to 1 for each learner;
+    they are missing where fewer than two trials are complete or all score the same. No rows where nothing was searched, or
+    where the searches are not in this storage.
     """
     rows = []
     kept = set(optuna.get_all_study_names(study_uri(storage))) if study.config.search else set()

@@ -10,6 +10,7 @@ import yaml
 from mambacl.platform.console import amount
 from mambacl.platform.evaluation.tables import parts
 from mambacl.platform.studying.cells import Table, cell, places, readable
+from mambacl.platform.studying.config import Entry
 from mambacl.platform.studying.finished import Finished
 from mambacl.platform.studying.paper import known_figures
 from mambacl.platform.studying.pictures import Picture, of_suite
@@ -66,9 +67,14 @@ def _standings(rows: pd.DataFrame) -> Table:
         line = [learner]
         for known in best.values():
             row = known.get(learner)
-            line += [score_cell(row), places(row["best_place"], row["worst_place"]), f"{row['episodes']:.0f} × {row['seeds']:.0f}"] if row else [""] * 3  # fmt: skip
+            line += _place(row) if row else ["", "", ""]
         lines.append(line)
     return Table("All learners", columns, lines)
+
+
+def _place(row: Mapping[str, Any]) -> list[str]:
+    counts = f"{row['episodes']:,.0f} × {row['seeds']:.0f}"
+    return [score_cell(row), places(row["best_place"], row["worst_place"]), counts]
 
 
 def _families(study: Finished) -> Iterator[dict[str, Any]]:
@@ -80,7 +86,7 @@ def _families(study: Finished) -> Iterator[dict[str, Any]]:
                 "pictures": of_suite(study, family, suite),
                 "tables": [
                     readable(path.stem.replace("_", " "), pd.read_csv(path))
-                    for path in sorted(study.results(family, suite).glob("*.csv"))
+                    for path in sorted(study.results(family, suite).glob("*.csv"), key=lambda path: path.stem != "scores")
                 ],
             }
             for suite in study.suites(family)
@@ -107,9 +113,11 @@ def _steps(steps: pd.DataFrame) -> Table:
 
 def _search(fields: pd.DataFrame) -> Table:
     lines = [
-        [row["family"], row["learner"], row["field"], cell(row["chosen"])]
-        + [f"{100 * row['importance']:.0f} %" if row["importance"] == row["importance"] else "too few trials"]
-        + [f"{row['complete']} of {row['trials']}"]
+        [
+            *(row["family"], row["learner"], row["field"], cell(row["chosen"])),
+            "too few trials" if pd.isna(row["importance"]) else f"{100 * row['importance']:.0f} %",
+            f"{row['complete']} of {row['trials']}",
+        ]
         for row in fields.to_dict("records")
     ]
     columns = ["family", "learner", "field", "chosen", "importance", "complete trials"]
@@ -158,7 +166,10 @@ def _made_with(study: Finished) -> dict[str, str]:
 def _configs(study: Finished) -> Iterator[tuple[str, str]]:
     """The study's config, and that of each learner as it was trained: (title, YAML)."""
     yield "the study", yaml.safe_dump(study.config.model_dump(mode="json"), sort_keys=False)
-    for entry in {entry.group: entry for entry in reversed(study.entries)}.values():
+    firsts: dict[str, Entry] = {}
+    for entry in study.entries:
+        firsts.setdefault(entry.group, entry)
+    for entry in firsts.values():
         last = study.trained.get(entry)
         config = last.config if last else entry.experiment
         yield f"{entry.group}, seed {entry.seed}", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

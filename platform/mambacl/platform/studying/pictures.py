@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mambacl.platform.evaluation.figures import save
+from mambacl.platform.evaluation.figures import DPI, save
 from mambacl.platform.evaluation.summary import entries as entries_of
 from mambacl.platform.evaluation.summary import shown
 from mambacl.platform.studying import figures
@@ -31,6 +31,11 @@ class Picture:
     alt: str
     """What it shows, with its main figures."""
     caption: str = ""
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels, at the size that it was drawn for: its header has the width in dots."""
+        return round(int.from_bytes(self.path.read_bytes()[16:20], "big") * 96 / DPI)
 
     @property
     def uri(self) -> str:

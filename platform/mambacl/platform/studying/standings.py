@@ -77,7 +77,7 @@ def _sentence(family: str, rows: pd.DataFrame) -> str:
     rest = (
         f"not distinguishable from it: {_listed(equal)}"
         if equal
-        else "its lead over each of the others is larger than the 95 % interval of their paired difference"
+        else "the 95 % intervals of the paired differences put all others behind it"
     )
     text = f"{f'On {family}, ' if family else ''}{_name(best)} is best, with {_measured(best)} over {counts}; {rest}."
     if not best["trained"] and (trained := [row for row in others if row["trained"]]):
@@ -95,7 +95,8 @@ def _listed(names: list[str]) -> str:
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    return f"{score_cell(row)}{' %' if row['metric'] == 'accuracy' else ''} {row['metric']} [95 % interval]"
+    article = "an accuracy" if row["metric"] == "accuracy" else f"a score ({row['metric']})"
+    return f"{article} of {score_cell(row)}{' %' if row['metric'] == 'accuracy' else ''}"
 
 
 def markdown(rows: pd.DataFrame) -> str:
