@@ -27,7 +27,7 @@ from mambacl.platform.studying.training import train_all
 from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
-from mambacl.platform.tracking.registry import register
+from mambacl.platform.tracking.registry import CANDIDATE, register
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import common_tags
@@ -195,7 +195,8 @@ def register_all(trained: Sequence[Entry], folder: Path, store: Store) -> None:
             logger.warning("%s is not registered: MLflow is away; the same command does it later", entry.group)
             continue
         tags = {"mambacl.learner": chosen.config.learner.name, "meta_val/score": f"{chosen.progress.best_score:.4f}"}
-        register(store, chosen, record.run_id, model_card(chosen), tags, entry.model_name)
+        card = model_card(chosen, f"models:/{entry.model_name}@{CANDIDATE}")
+        register(store, chosen, record.run_id, card, tags, entry.model_name)
 
 
 def _is_better(run: Path, other: Path) -> bool:

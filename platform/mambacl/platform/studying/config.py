@@ -75,7 +75,8 @@ class StudyConfig(Config):
 
     @model_validator(mode="after")
     def _suites_exist(self) -> "StudyConfig":
-        _ = self.asked
+        if all(suite.measure != "scores" for suite in self.asked):
+            raise ValueError("suites: one of them must give scores, as standard does")
         return self
 
     @property

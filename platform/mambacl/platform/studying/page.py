@@ -86,7 +86,9 @@ def _families(study: Finished) -> Iterator[dict[str, Any]]:
                 "pictures": of_suite(study, family, suite),
                 "tables": [
                     readable(path.stem.replace("_", " "), pd.read_csv(path))
-                    for path in sorted(study.results(family, suite).glob("*.csv"), key=lambda path: path.stem != "scores")
+                    for path in sorted(
+                        study.results(family, suite).glob("*.csv"), key=lambda path: path.stem != "scores"
+                    )
                 ],
             }
             for suite in study.suites(family)

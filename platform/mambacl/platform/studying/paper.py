@@ -31,9 +31,8 @@ def _ours(study: Finished, rows: pd.DataFrame, known: dict[str, Any]) -> str:
             continue
         if known.get("suite") not in (None, *study.suites(family)):
             continue
-        mine = where(rows, family=family, trained=True)
-        mine = mine[mine["kind"].isin(known["learners"])]
-        cells = [f"{row['learner']} {_cell(row, known)}" for row in mine.to_dict("records")]
+        mine = where(rows, family=family, trained=True).to_dict("records")
+        cells = [f"{row['learner']} {_cell(row, known)}" for row in mine if row["kind"] in known["learners"]]
         if cells:
             found.append(f"{f'{family}: ' if family else ''}{', '.join(cells)}")
     return "; ".join(found)

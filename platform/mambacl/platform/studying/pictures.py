@@ -77,11 +77,12 @@ def drawn(
         f"{_front(rows, 'flops')}.",
         "Score against what is held and what is computed. Black: the Pareto front.",
     )
-    if len(fields) and fields["importance"].notna().any():
-        shares = fields.dropna(subset=["importance"]).sort_values("importance", ascending=False)
+    shares = fields.dropna(subset=["importance"]) if len(fields) else fields
+    if len(shares):
+        shares = shares.sort_values("importance", ascending=False)
         named = [f"{r['learner']} {r['field']} {100 * r['importance']:.0f} %" for r in shares.to_dict("records")]
         found["importance"] = (
-            figures.importances(fields.dropna(subset=["importance"]), looks),
+            figures.importances(shares, looks),
             f"Bars: importance of the searched fields{place}. {_few(named)}.",
             "What decided whether a trial was among the best on meta-val (PED-ANOVA); of few trials it says little.",
         )

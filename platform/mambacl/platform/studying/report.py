@@ -43,7 +43,7 @@ def write(study: Finished, storage: StorageConfig) -> list[str]:
     looks = looks_of(study, rows)
     pictures = {
         family: drawn(study, family, where(rows, family=family), looks, where(fields, family=family) if len(fields) else fields)
-        for family in study.summary["evaluation"]
+        for family in rows["family"].unique()
     }  # fmt: skip
     tables = {"table": rows, "steps_to_threshold": steps, "importance": fields}
     files = [folder / "report.html", folder / "table.md"]

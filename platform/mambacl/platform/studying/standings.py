@@ -11,7 +11,7 @@ from mambacl.platform.cost import Size
 from mambacl.platform.evaluation.figures import styles
 from mambacl.platform.evaluation.summary import entries as entries_of
 from mambacl.platform.evaluation.summary import shown
-from mambacl.platform.evaluation.tables import parts, where
+from mambacl.platform.evaluation.tables import parts, points_of, where
 from mambacl.platform.studying.finished import Finished
 
 
@@ -21,11 +21,16 @@ def standings(study: Finished) -> pd.DataFrame:
     family, learner (its label), kind, trained, metric, chance, score, low, high, best_place, worst_place, episodes, seeds, sizes,
     steps and CPU seconds of its training on average.
     """
-    return pd.concat([_of_family(study, family) for family in study.summary["evaluation"]], ignore_index=True)
+    scored = {
+        family: [suite for suite, summary in study.suites(family).items() if "score" in summary]
+        for family in study.summary["evaluation"]
+    }
+    tables = [_of_family(study, family, suites[0]) for family, suites in scored.items() if suites]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _of_family(study: Finished, family: str) -> pd.DataFrame:
-    suite, summary = next((name, found) for name, found in study.suites(family).items() if "score" in found)
+def _of_family(study: Finished, family: str, suite: str) -> pd.DataFrame:
+    summary = study.suites(family)[suite]
     places = _places(pd.read_csv(study.results(family, suite) / "scores.csv"))
     rows = []
     for label, answers in entries_of(summary).items():
@@ -53,15 +58,22 @@ def _of_family(study: Finished, family: str) -> pd.DataFrame:
 def _places(scores: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Best and worst place of each learner at a suite's first point, from its table of scores."""
     axes = list(scores.columns[: list(scores.columns).index("contestant")])
-    first = where(scores, **scores.iloc[0][axes].to_dict())
-    return first.set_index("contestant")[["best_place", "worst_place"]].to_dict("index")
+    first = where(scores, **points_of(scores, axes)[0])
+    return {
+        row["contestant"]: {"best_place": row["best_place"], "worst_place": row["worst_place"]}
+        for row in first.to_dict("records")
+    }
 
 
 def looks_of(study: Finished, rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Colour, line and marker of each learner, the same in all figures. rows: as of `standings`."""
-    order = {entry.label: number for number, entry in enumerate(study.trained)}
-    kinds = rows[["learner", "kind", "trained"]].sort_values("learner", key=lambda names: names.map(order))
-    return styles(kinds.rename(columns={"learner": "contestant", "kind": "learner"}))
+    kinds = rows.drop_duplicates("learner").set_index("learner")
+    trained = [entry.label for entry in study.trained if entry.label in kinds.index]
+    order = list(dict.fromkeys([*trained, *kinds.index]))
+    kinds = kinds.loc[order]
+    return styles(
+        pd.DataFrame({"contestant": order, "learner": list(kinds["kind"]), "trained": list(kinds["trained"])})
+    )
 
 
 def answer(rows: pd.DataFrame) -> str:

@@ -1,5 +1,6 @@
 """How fast learners learn: the steps of training after which they first reach a score."""
 
+import statistics
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,7 +33,7 @@ def _of_family(curves: Mapping[Entry, pd.DataFrame]) -> list[dict]:
     groups: dict[str, list[pd.DataFrame]] = {}
     for entry, curve in curves.items():
         groups.setdefault(entry.label, []).append(curve)
-    finals = [np.mean([curve[COLUMN].iloc[-1] for curve in own]) for own in groups.values()]
+    finals = [statistics.mean([curve[COLUMN].iloc[-1] for curve in own]) for own in groups.values()]
     threshold = SHARE * max(finals) if higher else min(finals) / SHARE
     family = next(iter(curves)).family
     rows = []
@@ -49,4 +50,5 @@ def _of_family(curves: Mapping[Entry, pd.DataFrame]) -> list[dict]:
 def first_step(curve: pd.DataFrame, threshold: float, higher: bool) -> int | None:
     """The first step whose meta-val score is at least as good, or None."""
     good = curve[COLUMN] >= threshold if higher else curve[COLUMN] <= threshold
-    return int(curve.loc[good, "step"].iloc[0]) if good.any() else None
+    steps = list(curve.loc[good, "step"])
+    return int(steps[0]) if steps else None
