@@ -41,18 +41,18 @@ def weighed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
-    """A function that opens a page in Chromium and returns the HTML that its scripts leave: url, width of the window, and
-    milliseconds of the page's own time that they get."""
+    """A function that opens a page in Chromium and returns the HTML that its scripts leave: url, and milliseconds of the
+    page's own time that they get."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium (Debian: apt-get install chromium)")
     profile = tmp_path_factory.mktemp("chromium")
 
-    def html(url: str, width: int = 1280, milliseconds: int = 0) -> str:
+    def html(url: str, milliseconds: int = 2000) -> str:
         child = subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom",
-             f"--user-data-dir={profile}", f"--window-size={width},900", f"--virtual-time-budget={milliseconds}", url],
-            capture_output=True, text=True, timeout=120,
+             f"--user-data-dir={profile}", "--window-size=1600,1400", f"--virtual-time-budget={milliseconds}", url],
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert child.returncode == 0, child.stderr
         return child.stdout

@@ -10,9 +10,11 @@ from mambacl.platform.overrides import flatten
 from mambacl.platform.studying.finished import Finished
 from mambacl.platform.sweeping.study import study_uri
 
+COLUMNS = ["family", "learner", "field", "chosen", "importance", "trials", "complete"]
+
 
 def importances(study: Finished, storage: StorageConfig) -> pd.DataFrame:
-    """A row for each searched learner and field: family, learner, field, chosen, importance, trials, complete.
+    """A row for each searched learner and field, with COLUMNS.
 
     Importances (PED-ANOVA: what tells the best complete trials from the others) are shares that add up to 1 for each learner;
     they are missing where fewer than two trials are complete or all score the same. No rows where nothing was searched, or
@@ -36,7 +38,7 @@ def importances(study: Finished, storage: StorageConfig) -> pd.DataFrame:
             }
             for field in study.config.search.fields  # type: ignore[union-attr]  # there are searches
         ]
-    return pd.DataFrame(rows[::-1])
+    return pd.DataFrame(rows[::-1], columns=COLUMNS)
 
 
 def _complete(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -77,10 +77,10 @@ def drawn(
         f"{_front(rows, 'flops')}.",
         "Score against what is held and what is computed. Black: the Pareto front.",
     )
-    shares = fields.dropna(subset=["importance"]) if len(fields) else fields
+    shares = fields.dropna(subset=["importance"])
     if len(shares):
-        shares = shares.sort_values("importance", ascending=False)
-        named = [f"{r['learner']} {r['field']} {100 * r['importance']:.0f} %" for r in shares.to_dict("records")]
+        largest = shares.sort_values("importance", ascending=False).to_dict("records")
+        named = [f"{row['learner']} {row['field']} {100 * row['importance']:.0f} %" for row in largest]
         found["importance"] = (
             figures.importances(shares, looks),
             f"Bars: importance of the searched fields{place}. {_few(named)}.",

@@ -5,7 +5,7 @@ from typing import Any
 
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console
-from mambacl.platform.evaluation.tables import where
+from mambacl.platform.evaluation.tables import parts, where
 from mambacl.platform.studying import page
 from mambacl.platform.studying.finished import Finished, find_folder, read
 from mambacl.platform.studying.importance import importances
@@ -42,9 +42,9 @@ def write(study: Finished, storage: StorageConfig) -> list[str]:
     rows, steps, fields = standings(study), thresholds(study), importances(study, storage)
     looks = looks_of(study, rows)
     pictures = {
-        family: drawn(study, family, where(rows, family=family), looks, where(fields, family=family) if len(fields) else fields)
-        for family in rows["family"].unique()
-    }  # fmt: skip
+        family: drawn(study, family, mine, looks, where(fields, family=family))
+        for family, mine in parts(rows, "family").items()
+    }
     tables = {"table": rows, "steps_to_threshold": steps, "importance": fields}
     files = [folder / "report.html", folder / "table.md"]
     for name, table in tables.items():
