@@ -29,6 +29,9 @@ BATCH = 1000
 DIGEST = 36
 """Characters of a data set's digest: MLflow's limit."""
 
+ARTIFACTS = (".csv", ".html", ".md", ".parquet", ".png", ".yaml")
+"""Endings of the files in a run's folder that MLflow gets."""
+
 
 def tracking_uri(storage: StorageConfig) -> str:
     """Where runs are tracked."""
@@ -109,8 +112,8 @@ class Store:
             if use := last.progress.expert_use:
                 self.client.log_figure(run_id, figures.expert_use(use, record.name), "expert_use.png")
             self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
-        for pattern in ("*.png", "*.parquet", "*.yaml", classes.FILE):
-            for file in sorted(folder.glob(pattern)):
+        for file in sorted(folder.iterdir()):
+            if file.suffix in ARTIFACTS or file.name == classes.FILE:
                 self.client.log_artifact(run_id, str(file))
         for name, value in record.tags.items():
             self.client.set_tag(run_id, name, value)
