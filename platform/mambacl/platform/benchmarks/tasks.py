@@ -1,5 +1,6 @@
 """Where episodes come from: the time to sample a batch of them, and what a frozen encoder's features cost beside the encoder."""
 
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,10 +17,10 @@ from mambacl.tasks.features import BATCH, Encode
 from mambacl.tasks.frozen import load_encoder
 from mambacl.tasks.images_config import FrozenConfig
 from mambacl.tasks.registry import build
-from mambacl.tasks.sources.listing import Listing
+from mambacl.tasks.sources.listing import Entries, Listing
 
 SIDE = 32
-PHOTOGRAPH = (500, 375)
+SIZES = ((SIDE, SIDE), (500, 375))
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -51,7 +52,10 @@ def sampler(family: Family, episodes: int) -> Callable[[], object]:
 
 
 def features(folder: Path, quick: bool) -> Iterator[Row]:
-    """Features of photographs, decoding and resizing included, beside the encoder on a batch that is ready; on all cores."""
+    """Features of small images and of photographs, decoding and resizing included, beside the encoder on what is ready.
+
+    On all cores. Where these are never idle, a share says what decoding takes from the encoder.
+    """
     config = parse(FrozenConfig, {"frozen": "efficientnet_lite0"})
     try:
         encoder = load_encoder(config)
@@ -59,23 +63,27 @@ def features(folder: Path, quick: bool) -> Iterator[Row]:
         yield Row("features", note=str(error))
         return
     batch, threads = BATCH[encoder.device.type], torch.get_num_threads()
-    batches = 2 if quick else 32
-    size = (64, 48) if quick else PHOTOGRAPH
-    blocks = np.random.default_rng(0).integers(0, 256, (batch, 12, 16, 3), np.uint8)
-    for number, block in enumerate(blocks):
-        Image.fromarray(block).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg")
-    paths = [str(folder / f"{number}.jpg") for number in range(batch)] * batches
-    photographs = Listing.of(paths, np.zeros(len(paths))).entries
-    ready = torch.stack([encoder.transform(Image.open(path)) for path in paths[:batch]])
+    batches = 2 if quick else 16
+    work, sources = Encode(config), [jpegs(folder, size, batch, batches) for size in SIZES]
+    ready = torch.stack([encoder.transform(Image.open(path)) for path in sources[0].path[:batch]])
 
     def alone() -> None:
         for _ in range(batches):
             encoder(ready)
 
-    work = Encode(config)
-    times = measure([alone, lambda: work(photographs)], threads, seconds=0.0 if quick else 20.0)
-    speed = len(paths) / times
-    what = f"{config.frozen}, photographs of {size[0]} x {size[1]}"
-    yield Row.of(f"{what}: the encoder alone", "images/s", speed[:, 0], threads)
-    yield Row.of(f"{what}: building features", "images/s", speed[:, 1], threads)
-    yield Row.of(f"{what}: share of the encoder's speed", "%", 100 * speed[:, 1] / speed[:, 0], threads, above=90)
+    runs = [alone, *(functools.partial(work, source) for source in sources)]
+    speeds = batch * batches / measure(runs, threads, seconds=0.0 if quick else 20.0)
+    yield Row.of(f"{config.frozen} alone", "images/s", speeds[:, 0], threads)
+    for (width, height), speed in zip(SIZES, speeds[:, 1:].T, strict=True):
+        what = f"features of {width} x {height} images"
+        yield Row.of(what, "images/s", speed, threads)
+        yield Row.of(f"{what}: share of the encoder's speed", "%", 100 * speed / speeds[:, 0], threads, above=90)
+
+
+def jpegs(folder: Path, size: tuple[int, int], files: int, times: int) -> Entries:
+    """So many files, each listed several times."""
+    paths = [folder / f"{size[0]}-{number}.jpg" for number in range(files)]
+    blocks = np.random.default_rng(0).integers(0, 256, (files, 12, 16, 3), np.uint8)
+    for path, block in zip(paths, blocks, strict=True):
+        Image.fromarray(block).resize(size, Image.Resampling.BICUBIC).save(path)
+    return Listing.of([str(path) for path in paths] * times, np.zeros(files * times)).entries
