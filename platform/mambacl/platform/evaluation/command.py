@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from mambacl.platform.evaluation.summary import entries, show, show_points, summ
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
-from mambacl.platform.tracking.registry import Reference
+from mambacl.platform.tracking.registry import Reference, versions_of
 from mambacl.platform.tracking.store import Store
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.randomness import Split
 
 SPLIT: Split = "meta_test"
+
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+"""What MLflow allows in no name of a metric, such as the = of a label `mamba weight=2`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,7 @@ def evaluate(
         show_points(tables["scores"], suite.axes, about)
     for file in summary["files"]:
         console.print(file, soft_wrap=True)
-    track(folder, suite.name, summary, found, storage)
+    track(folder, suite.name, summary, named, storage)
     return summary
 
 
@@ -122,13 +126,13 @@ def write(
 
 
 def track(
-    folder: Path, suite: str, summary: dict[str, Any], found: Sequence[Reference], storage: StorageConfig
+    folder: Path, suite: str, summary: dict[str, Any], named: Sequence[tuple[str, Reference]], storage: StorageConfig
 ) -> None:
-    """Log the evaluation as a run of its own, linked with the model's run and version."""
-    first = found[0]
-    metrics = {}
-    for label, entry in entries(summary).items():
-        prefix = SPLIT if label == summary["label"] else f"{SPLIT}/{label}"
+    """Log the evaluation as a run of its own, linked with the first model's run and with all versions of the models."""
+    first = named[0][1]
+    found, metrics = entries(summary), {}
+    for label, entry in found.items():
+        prefix = SPLIT if label == summary["label"] else f"{SPLIT}/{NOT_IN_NAMES.sub('-', label)}"
         kinds = ("score", "low", "high", "score_seen", "difference", "difference_low", "difference_high")
         metrics |= {f"{prefix}/{kind}": entry[kind] for kind in kinds if kind in entry}
     tags = {"mambacl.model": first.text, "mambacl.suite": suite, "mambacl.sha256": first.checkpoint.sha256}
@@ -150,17 +154,12 @@ def track(
     )
     try:
         store = Store(storage)
-        run_id = store.deliver(folder).run_id
-        for reference in found:
-            if reference.name and reference.version:
-                version = (reference.name, str(reference.version))
-                store.client.set_model_version_tag(*version, f"evaluation/{suite}", run_id or "")
-        if first.name and first.version and "score" in summary:
-            store.client.set_model_version_tag(
-                first.name,
-                str(first.version),
-                f"{SPLIT}/{suite}",
-                f"{summary['score']:.4f} [{summary['low']:.4f}, {summary['high']:.4f}]",
-            )
+        run_id = store.deliver(folder).run_id or ""
+        for label, reference in named:
+            for version in versions_of(store, reference):
+                store.client.set_model_version_tag(*version, f"evaluation/{suite}", run_id)
+                if "score" in found[label]:
+                    score = "{score:.4f} [{low:.4f}, {high:.4f}]".format(**found[label])
+                    store.client.set_model_version_tag(*version, f"{SPLIT}/{suite}", score)
     except Exception as error:
         console.print(f"MLflow is away ({error}); `mambacl sync` delivers the evaluation later")

@@ -8,8 +8,11 @@ from mambacl.platform.evaluation.statistics import interval
 from mambacl.platform.training.checkpoint import Checkpoint
 
 
-def model_card(chosen: Checkpoint) -> str:
-    """What the model is, what it was trained on, how it scored on meta-val, and how to use it."""
+def model_card(chosen: Checkpoint, reference: str | None = None) -> str:
+    """What the model is, what it was trained on, how it scored on meta-val, and how to use it.
+
+    reference: what MLflow is to load it by, by default the champion of its experiment.
+    """
     config, progress = chosen.config, chosen.progress
     found = interval(progress.scores)  # type: ignore[arg-type]
     task = config.task
@@ -27,7 +30,7 @@ def model_card(chosen: Checkpoint) -> str:
 
 ```python
 import mlflow
-model = mlflow.pyfunc.load_model("models:/{config.name}@champion")
+model = mlflow.pyfunc.load_model("{reference or f"models:/{config.name}@champion"}")
 logits = model.predict({{"support_x": ..., "support_y": ..., "query_x": ...}})
 ```
 """

@@ -216,6 +216,14 @@ def _find_run(reference: str, storage: StorageConfig) -> Reference:
     return Reference(reference, Checkpoint(path=Path(path)), run_id=run_id)
 
 
+def versions_of(store: Store, reference: Reference) -> list[tuple[str, str]]:
+    """Name and number of the versions that a reference's model is known as."""
+    if reference.name and reference.version:
+        return [(reference.name, str(reference.version))]
+    known = store.client.search_model_versions(f"tags.`mambacl.sha256` = '{reference.checkpoint.sha256}'")
+    return [(version.name, str(version.version)) for version in known]
+
+
 def registered(storage: StorageConfig) -> list[dict[str, Any]]:
     """All model versions, newest first, with their aliases."""
     store, rows = Store(storage), []
