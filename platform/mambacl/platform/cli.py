@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "meta-train one learner",
     "sweep": "search an experiment's hyper-parameters, register and evaluate the best model",
     "study": "train several experiments and set them side by side",
+    "report": "write a finished study's page, pictures and tables anew",
     "lineup": "resize learners to equal parameters, state or FLOPs, and show what they cost",
     "resume": "finish a sweep that was interrupted",
     "evaluate": "evaluate registered models, runs or checkpoints",

@@ -23,6 +23,7 @@ REFERENCE = "#888888"
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LEARNERS = tuple(CONFIGS)
+DPI = 150
 
 
 def styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -49,7 +50,7 @@ def styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG and close the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(figure)
     return path
 

@@ -16,16 +16,18 @@ from mambacl.platform.evaluation.command import SPLIT, Asked, evaluate
 from mambacl.platform.evaluation.contestant import built_family
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
-from mambacl.platform.studying import report
 from mambacl.platform.studying.config import Entry, StudyConfig, entries_of
 from mambacl.platform.studying.costs import show_costs
+from mambacl.platform.studying.finished import RESULTS, SNAPSHOT, read
 from mambacl.platform.studying.lineup import fit
+from mambacl.platform.studying.provenance import made_with
+from mambacl.platform.studying.report import write
 from mambacl.platform.studying.searching import search_all, with_values
 from mambacl.platform.studying.training import train_all
 from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
-from mambacl.platform.tracking.registry import register
+from mambacl.platform.tracking.registry import CANDIDATE, register
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import common_tags
@@ -36,7 +38,6 @@ from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")
 
-SNAPSHOT = "study.json"
 CHANGEABLE = ("resources.", "storage.", "concurrent", "episodes", "references", "features", "suites", "question")
 """Fields of a study, and of its experiments, that it may be continued with other values of."""
 
@@ -67,7 +68,7 @@ def study(
     with session(address):
         board = open_board()
         if config.search:
-            values = search_all(entries, config.search, folder, delivery, board)
+            values = search_all(entries, config.search, folder, storage, delivery, board)
             entries = [with_values(entry, values) for entry in entries]
         runs = {folder / entry.path: entry.experiment for entry in entries}
         failed = train_all(runs, folder, delivery, board, config.concurrent)
@@ -77,6 +78,7 @@ def study(
         delivery.finish()
         register_all(trained, folder, delivery.store)
         results = ask_all(config, trained, folder, storage, not_run)
+        tools = made_with()
     missing = {str(run.relative_to(folder)): reason for run, reason in failed.items()}
     for label, reason in missing.items():
         logger.warning("%s is missing: %s", label, reason)
@@ -87,9 +89,10 @@ def study(
         "evaluation": results,
         "failed": missing,
         "not_run": not_run,
+        "made_with": tools,
     }
-    files = report.write(folder, summary, trained)
-    (folder / "results.json").write_text(json.dumps(summary, indent=1))
+    (folder / RESULTS).write_text(json.dumps(summary, indent=1))
+    files = write(read(folder), storage)
     records.update(folder, status="FINISHED")
     delivery.add(folder)
     delivery.finish()
@@ -162,7 +165,7 @@ def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
             f"{entry.group} of a study {config.name!r}",
             CHANGEABLE,
         )
-    (folder / "study.json").write_text(config.model_dump_json(indent=1))
+    (folder / SNAPSHOT).write_text(config.model_dump_json(indent=1))
     record = Record(
         kind="study",
         name=f"study {config.name}",
@@ -192,7 +195,8 @@ def register_all(trained: Sequence[Entry], folder: Path, store: Store) -> None:
             logger.warning("%s is not registered: MLflow is away; the same command does it later", entry.group)
             continue
         tags = {"mambacl.learner": chosen.config.learner.name, "meta_val/score": f"{chosen.progress.best_score:.4f}"}
-        register(store, chosen, record.run_id, model_card(chosen), tags, entry.model_name)
+        card = model_card(chosen, f"models:/{entry.model_name}@{CANDIDATE}")
+        register(store, chosen, record.run_id, card, tags, entry.model_name)
 
 
 def _is_better(run: Path, other: Path) -> bool:

@@ -5,7 +5,7 @@ learners x families x varied fields x seeds, each with the same search budget, t
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,7 +75,8 @@ class StudyConfig(Config):
 
     @model_validator(mode="after")
     def _suites_exist(self) -> "StudyConfig":
-        _ = self.asked
+        if all(suite.measure != "scores" for suite in self.asked):
+            raise ValueError("suites: one of them must give scores, as standard does")
         return self
 
     @property
@@ -90,10 +91,17 @@ class Entry:
 
     family: str
     """Name of the task family; empty where the study has one only."""
-    label: str
-    """Name of the learner in tables: of the experiment, and the varied values."""
+    name: str
+    """Of the experiment, in the study."""
+    varied: Mapping[str, Choice]
+    """Values of the varied fields, by dotted name."""
     seed: int
     experiment: ExperimentConfig
+
+    @property
+    def label(self) -> str:
+        """Name of the learner in tables: of the experiment, and the varied values."""
+        return " ".join([self.name, *(f"{field.rpartition('.')[2]}={value}" for field, value in self.varied.items())])
 
     @property
     def group(self) -> str:
@@ -150,22 +158,26 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
     data: folder that relative paths of data start from. Raises ConfigError that names the experiment at fault.
     """
     found = []
-    for (family, of_family), (name, own), seed in itertools.product(
-        (study.families or {"": {}}).items(), study.experiments.items(), study.seeds
-    ):
-        for values in itertools.product(*study.vary.values()):
-            varied = dict(zip(study.vary, values, strict=True))
-            label = " ".join([name, *(f"{field.rpartition('.')[2]}={value}" for field, value in varied.items())])
-            try:
-                content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
-                fields = _fields(of_family) | study.fields | _fields(own) | varied | dict(changes)
-                content = override(content, fields) | {"name": study.name, "seed": seed}
-                experiment = parse(ExperimentConfig, _placed(content, data))
-            except ConfigError as error:
-                where = f"experiments.{name}" + (f" on families.{family}" if family else "")
-                raise ConfigError(f"{where}: {error}") from None
-            found.append(Entry(family, label, seed, experiment))
+    families = study.families or {"": {}}
+    for family, name, varied, seed in trainings_of(study):
+        of_family, own = families[family], study.experiments[name]
+        try:
+            content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
+            fields = _fields(of_family) | study.fields | _fields(own) | varied | dict(changes)
+            content = override(content, fields) | {"name": study.name, "seed": seed}
+            experiment = parse(ExperimentConfig, _placed(content, data))
+        except ConfigError as error:
+            where = f"experiments.{name}" + (f" on families.{family}" if family else "")
+            raise ConfigError(f"{where}: {error}") from None
+        found.append(Entry(family, name, varied, seed, experiment))
     return found
+
+
+def trainings_of(study: StudyConfig) -> Iterator[tuple[str, str, dict[str, Choice], int]]:
+    """Family, experiment, varied values and seed of each training, in order."""
+    for family, name, seed in itertools.product(study.families or [""], study.experiments, study.seeds):
+        for values in itertools.product(*study.vary.values()):
+            yield family, name, dict(zip(study.vary, values, strict=True)), seed
 
 
 def _based(part: Mapping[str, Any]) -> dict[str, Any]:

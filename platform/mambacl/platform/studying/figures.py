@@ -1,26 +1,36 @@
-"""Figures of a study."""
+"""Figures of a study. A learner has the same colour in all of them, and in those of its suites."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mambacl.platform.evaluation.figures import PALETTE, REFERENCE
+from mambacl.platform.console import amount
+from mambacl.platform.evaluation.figures import plain
+from mambacl.platform.evaluation.tables import parts
+from mambacl.platform.studying.config import Entry
+
+Looks = Mapping[str, Mapping[str, Any]]
+"""Colour, line and marker by label."""
+
+BEHIND = "#cccccc"
+"""Colour of lines that are there to compare with."""
 
 
-def ranking(rows: pd.DataFrame) -> Figure:
-    """Scores with their intervals, best on top; references in grey.
-
-    rows: learner, metric, score, low, high, episodes, steps.
-    """
+def ranking(rows: pd.DataFrame, looks: Looks) -> Figure:
+    """Scores with their intervals, best on top; references in grey. rows: as of `standings`, of one family."""
     figure, axis = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.8))
     for place, row in enumerate(rows.to_dict("records")):
         score, low, high = row["score"], row["low"], row["high"]
-        axis.barh(place, score, color=PALETTE[0] if row["steps"] else REFERENCE)
+        axis.barh(place, score, color=looks[row["learner"]]["color"])
         axis.errorbar(score, place, xerr=[[score - low], [high - score]], color="black", capsize=2)
         text = f"  {100 * score:.1f}" if row["metric"] == "accuracy" else f"  {score:.4f}"
         axis.text(high, place, text, va="center", fontsize=8)
@@ -29,35 +39,129 @@ def ranking(rows: pd.DataFrame) -> Figure:
     axis.set_xlabel(
         f"meta-test {rows['metric'].iloc[0]}, 95 % intervals over {rows['episodes'].iloc[0]} episodes; grey: references"
     )
-    axis.spines[["top", "right"]].set_visible(False)
+    plain(axis)
     return figure
 
 
-def curves(points: Mapping[str, pd.DataFrame], rows: pd.DataFrame) -> Figure:
-    """Meta-val score against CPU time, a panel a learner, best first, with all others behind it in grey.
+def curves(points: Mapping[Entry, pd.DataFrame], rows: pd.DataFrame, looks: Looks) -> Figure:
+    """Meta-val score against CPU time, a panel a learner, best first, a line a seed, with all others behind it in grey.
 
-    points: each learner's curve; rows: learner, score.
+    points: the curve of each training; rows: as of `standings`, of the same family.
     """
-    labels = [label for label in rows["learner"] if label in points]
-    across = min(4, len(labels))
-    down = -(-len(labels) // across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(2.6 * across, 2.1 * down), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
-    lines = {
-        label: points[label].dropna(subset=["meta_val/score"]).set_index("train/cpu_seconds")["meta_val/score"]
-        for label in labels
-    }
-    for axis, label in zip(axes.flat, labels, strict=False):
-        for line in lines.values():
-            axis.plot(line.index / 60, line, color="#cccccc", linewidth=0.8)
-        axis.plot(lines[label].index / 60, lines[label], color=PALETTE[0], linewidth=2)
-        axis.set_title(label, fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_ylim(bottom=0)
+    labels = [label for label in rows["learner"] if label in {entry.label for entry in points}]
+    figure, panels = _panels(labels, "CPU minutes of meta-training")
+    for label, axis in panels.items():
+        for entry, curve in sorted(points.items(), key=lambda pair: pair[0].label == label):
+            own = {"color": looks[label]["color"], "linewidth": 2} if entry.label == label else {"color": BEHIND}
+            axis.plot(curve["train/cpu_seconds"] / 60, curve["meta_val/score"], **{"linewidth": 0.8, **own})
         axis.set_xlim(left=0)
-    for axis in list(axes.flat)[len(labels) :]:
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+def regularised(points: Mapping[Entry, pd.DataFrame], field: str, looks: Looks) -> Figure:
+    """Meta-val score against steps, a panel a learner, a line for each weight of the regularisation: the mean over seeds, with
+    all seeds within the shade. Without regularisation the line is black and dashed.
+
+    field: that of the weight, among the varied ones.
+    """
+    learners: dict[str, dict[float, list[Entry]]] = {}
+    for entry in points:
+        others = [f"{name.rpartition('.')[2]}={value}" for name, value in entry.varied.items() if name != field]
+        weight = float(entry.varied[field] or 0)  # type: ignore[arg-type]
+        learners.setdefault(" ".join([entry.name, *others]), {}).setdefault(weight, []).append(entry)
+    figure, panels = _panels(list(learners), "steps of meta-training")
+    for name, axis in panels.items():
+        by_weight = dict(sorted(learners[name].items()))
+        for number, (weight, entries) in enumerate(by_weight.items(), 1):
+            seeds = pd.concat([points[e].set_index("step")["meta_val/score"] for e in entries], axis=1)
+            colour = looks[entries[0].label]["color"] if weight else "black"
+            strength = number / len(by_weight) if weight else 1
+            mean = seeds.mean(axis=1)
+            axis.plot(mean, color=colour, alpha=strength, linestyle="-" if weight else "--", label=f"weight {weight:g}")
+            axis.fill_between(mean.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+        axis.legend(frameon=False, fontsize=7)
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+def _panels(names: list[str], along: str) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each name, all on one scale."""
+    across = min(4, len(names))
+    down = -(-len(names) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(max(4, 2.6 * across), 2.3 * down), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, name in zip(axes.flat, names, strict=False):
+        axis.set_title(name, fontsize=9)
+        plain(axis)
+    for axis in list(axes.flat)[len(names) :]:
         axis.set_visible(False)
-    figure.supxlabel("CPU minutes of meta-training", fontsize=9)
+    figure.supxlabel(along, fontsize=9)
     figure.supylabel("meta-val score", fontsize=9)
+    return figure, dict(zip(names, axes.flat, strict=False))
+
+
+COSTS = {"state_floats": "state floats after a stream", "flops": "FLOPs to read an example and answer a query"}
+
+
+def pareto(rows: pd.DataFrame, looks: Looks) -> Figure:
+    """Score against state and against arithmetic; the line is the front: nobody on it is beaten by one that costs no more.
+
+    rows: as of `standings`, of one family.
+    """
+    rows = with_flops(rows)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    for axis, (cost, name) in zip(axes, COSTS.items(), strict=True):
+        for row in rows.to_dict("records"):
+            look = looks[row["learner"]]
+            error = [[row["score"] - row["low"]], [row["high"] - row["score"]]]
+            axis.errorbar(
+                row[cost], row["score"], yerr=error, color=look["color"], marker=look["marker"], linestyle="none",
+                label=row["learner"], capsize=2,
+            )  # fmt: skip
+        front = front_of(rows, cost)
+        axis.plot(front[cost], front["score"], color="black", linewidth=1, drawstyle="steps-post", zorder=0)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: amount(cost)))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel(name)
+        plain(axis)
+    axes[0].set_ylabel(f"meta-test {rows['metric'].iloc[0]}")
+    axes[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def with_flops(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `flops`: arithmetic of one example and one query."""
+    return rows.assign(flops=rows["support_flops"] + rows["query_flops"])
+
+
+def front_of(rows: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The Pareto front of rows that stand best first: those that are better than everything that costs no more, cheapest first."""
+    place = np.arange(len(rows))
+    order = np.lexsort((place, rows[cost].to_numpy()))
+    leads = place[order] < np.minimum.accumulate(np.concatenate([[len(rows)], place[order][:-1]]))
+    return rows.iloc[order[leads]]
+
+
+def importances(found: pd.DataFrame, looks: Looks) -> Figure:
+    """How much of the search's outcome hangs on each field, a group of bars a field. found: as of `importances`, of one family."""
+    fields, learners = list(found["field"].unique()), parts(found, "learner")
+    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.25 * len(fields) * (len(learners) + 1)), layout="constrained")
+    height = 0.8 / len(learners)
+    for number, (label, mine) in enumerate(learners.items()):
+        at = [fields.index(field) + (number - (len(learners) - 1) / 2) * height for field in mine["field"]]
+        hatch = None if number % 2 == 0 else "//"
+        axis.barh(
+            at, mine["importance"], height, color=looks[label]["color"], label=label, hatch=hatch, edgecolor="white"
+        )
+    axis.set_yticks(range(len(fields)), fields)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of importance on meta-val")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    plain(axis)
     return figure

@@ -1,95 +1,57 @@
-"""What a study ends with: a table as CSV and Markdown, scores and learning curves as pictures."""
+"""The report of a study: one page with everything in it, and the pictures and tables beside it."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import logging
 from typing import Any
 
-import pandas as pd
-
-from mambacl.platform.console import amount
-from mambacl.platform.cost import Size
-from mambacl.platform.evaluation.figures import save
-from mambacl.platform.evaluation.summary import entries as entries_of
-from mambacl.platform.evaluation.summary import shown
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.console import console
 from mambacl.platform.evaluation.tables import parts, where
-from mambacl.platform.studying import figures
-from mambacl.platform.studying.config import Entry
-from mambacl.platform.training import checkpoint
-from mambacl.platform.training.checkpoint import Checkpoint
+from mambacl.platform.studying import page
+from mambacl.platform.studying.finished import Finished, find_folder, read
+from mambacl.platform.studying.importance import importances
+from mambacl.platform.studying.pictures import drawn
+from mambacl.platform.studying.standings import looks_of, markdown, standings
+from mambacl.platform.studying.thresholds import thresholds
+from mambacl.platform.tracking import record as records
+from mambacl.platform.tracking.store import Store
+
+logger = logging.getLogger("mambacl")
 
 
-def write(folder: Path, summary: Mapping[str, Any], trained: Sequence[Entry]) -> list[str]:
-    """Write everything into the study's folder; returns the files."""
-    last = {entry: found for entry in trained if (found := checkpoint.newest(folder / entry.path))}
-    rows = pd.concat(
-        [
-            table(family, next(iter(suites.values())), {e: c for e, c in last.items() if e.family == family})
-            for family, suites in summary["evaluation"].items()
-        ],
-        ignore_index=True,
-    )
-    rows.to_csv(folder / "table.csv", index=False)
+def report(name: str, storage: StorageConfig) -> dict[str, Any]:
+    """Write the report of a study anew, by the study's name or its folder, and log it to the study's MLflow run.
+
+    Returns what `mambacl report --json` prints. Raises ConfigError where there is no such study, or no results of it.
+    """
+    folder = find_folder(name, storage)
+    storage = storage.model_copy(update={"root": str(folder.parent.parent)})
+    files = write(read(folder), storage)
+    records.update(folder, delivered=False)
+    try:
+        Store(storage).deliver(folder)
+    except Exception as error:
+        logger.warning("MLflow is away (%s); `mambacl sync` delivers the report later", error)
+    for file in files:
+        console.print(file, soft_wrap=True)
+    return {"name": folder.name, "files": files}
+
+
+def write(study: Finished, storage: StorageConfig) -> list[str]:
+    """Write page, pictures and tables into the study's folder; returns the files, the page first."""
+    folder = study.folder
+    rows, steps, fields = standings(study), thresholds(study), importances(study, storage)
+    looks = looks_of(study, rows)
+    pictures = {
+        family: drawn(study, family, mine, looks, where(fields, family=family))
+        for family, mine in parts(rows, "family").items()
+    }
+    tables = {"table": rows, "steps_to_threshold": steps, "importance": fields}
+    files = [folder / "report.html", folder / "table.md"]
+    for name, table in tables.items():
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False)
+            files.append(folder / f"{name}.csv")
     (folder / "table.md").write_text(markdown(rows))
-    files = [folder / "table.csv", folder / "table.md"]
-    for family, mine in parts(rows, "family").items():
-        prefix = f"{family}_" if family else ""
-        curves = {entry.label: pd.DataFrame(c.curve) for entry, c in last.items() if entry.family == family}
-        files.append(save(figures.ranking(mine.reset_index(drop=True)), folder / f"{prefix}scores.png"))
-        files.append(save(figures.curves(curves, mine), folder / f"{prefix}curves.png"))
+    (folder / "report.html").write_text(page.render(study, rows, steps, fields, pictures))
+    files += [picture.path for shown in pictures.values() for picture in shown.values()]
     return [str(file) for file in files]
-
-
-def table(family: str, summary: Mapping[str, Any], trained: Mapping[Entry, Checkpoint]) -> pd.DataFrame:
-    """A row a learner, best first: score with its interval, what it costs, and how long it was trained on average."""
-    rows = []
-    for label, entry in entries_of(dict(summary)).items():
-        progress = [found.progress for own, found in trained.items() if own.label == label]
-        rows.append(
-            {
-                "family": family,
-                "learner": label,
-                "metric": summary["metric"],
-                **{name: entry[name] for name in ("score", "low", "high", "score_seen", "episodes", "seeds")},
-                **{field.name: entry[field.name] for field in dataclasses.fields(Size)},
-                "steps": max((p.step for p in progress), default=0),
-                "cpu_seconds": sum(p.cpu_seconds for p in progress) / max(1, len(progress)),
-            }
-        )
-    return pd.DataFrame(rows).sort_values("score", ascending=summary["lower_is_better"], ignore_index=True)
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """The table for people: of one family with what each learner costs, of several with a column each."""
-    if len(parts(rows, "family")) > 1:
-        return _families(rows)
-    lines = [
-        f"| learner | {_metric(rows)} | parameters | state floats | FLOPs an example | a query | steps | CPU minutes |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows.to_dict("records"):
-        trained = f"{row['steps']:,} | {row['cpu_seconds'] / 60:.1f}" if row["steps"] else " | "
-        lines.append(
-            f"| {row['learner']} | {_score(row)} | {row['parameters']:,} | {row['state_floats']:,} "
-            f"| {amount(row['support_flops'])} | {amount(row['query_flops'])} | {trained} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _families(rows: pd.DataFrame) -> str:
-    families = list(rows["family"].unique())
-    heads = [f"{family}: {_metric(where(rows, family=family))}" for family in families]
-    lines = [f"| learner | {' | '.join(heads)} |", "| --- |" + " --- |" * len(families)]
-    cells = {(row["learner"], row["family"]): _score(row) for row in rows.to_dict("records")}
-    for learner in rows["learner"].unique():
-        lines.append(f"| {learner} | {' | '.join(cells.get((learner, family), '') for family in families)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _metric(rows: pd.DataFrame) -> str:
-    metric = rows["metric"].iloc[0]
-    return f"{metric}{', %' if metric == 'accuracy' else ''} [95 %]"
-
-
-def _score(row: Mapping[str, Any]) -> str:
-    return shown(dict(row), "score", "low", "high", row["metric"] == "accuracy")

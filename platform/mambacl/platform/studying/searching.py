@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.actor import ActorHandle
 
-from mambacl.platform.config import ExperimentConfig, SweepConfig
+from mambacl.platform.config import ExperimentConfig, StorageConfig, SweepConfig
 from mambacl.platform.driver import Delivery
 from mambacl.platform.overrides import flatten, vary
 from mambacl.platform.studying.config import Entry, SearchConfig
@@ -16,12 +16,17 @@ from mambacl.platform.training import checkpoint
 
 
 def search_all(
-    entries: Sequence[Entry], wanted: SearchConfig, folder: Path, delivery: Delivery, board: ActorHandle
+    entries: Sequence[Entry],
+    wanted: SearchConfig,
+    folder: Path,
+    storage: StorageConfig,
+    delivery: Delivery,
+    board: ActorHandle,
 ) -> dict[str, dict[str, Any]]:
     """The best values of the searched fields for each group of entries; a search that is over is not done again."""
     found = {}
     for entry in {entry.group: entry for entry in reversed(entries)}.values():
-        config, place = search_config(entry, wanted), folder / "search" / entry.group
+        config, place = search_config(entry, wanted, storage), folder / "search" / entry.group
         claim(config, place)
         study = search(config, place, delivery, board)
         show_trials(study, config, place)
@@ -31,13 +36,14 @@ def search_all(
     return found
 
 
-def search_config(entry: Entry, wanted: SearchConfig) -> ExperimentConfig:
+def search_config(entry: Entry, wanted: SearchConfig, storage: StorageConfig) -> ExperimentConfig:
     """The sweep of an entry's group."""
     steps = {} if wanted.steps is None else {"train.steps": wanted.steps}
     return vary(entry.experiment, steps).model_copy(
         update={
             "name": entry.model_name,
             "search": wanted.fields,
+            "storage": storage,
             "sweep": SweepConfig(trials=wanted.trials, seed=entry.seed, compare={}),
         }
     )

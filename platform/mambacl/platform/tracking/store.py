@@ -20,6 +20,9 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
 
+ARTIFACTS = (".csv", ".html", ".md", ".parquet", ".png", ".yaml")
+"""Endings of the files in a run's folder that MLflow gets."""
+
 
 def tracking_uri(storage: StorageConfig) -> str:
     """Where runs are tracked."""
@@ -92,8 +95,9 @@ class Store:
             if use := last.progress.expert_use:
                 self.client.log_figure(run_id, figures.expert_use(use, record.name), "expert_use.png")
             self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
-        for picture in sorted(folder.glob("*.png")) + sorted(folder.glob("*.parquet")) + sorted(folder.glob("*.yaml")):
-            self.client.log_artifact(run_id, str(picture))
+        for file in sorted(folder.iterdir()):
+            if file.suffix in ARTIFACTS:
+                self.client.log_artifact(run_id, str(file))
         for name, value in record.tags.items():
             self.client.set_tag(run_id, name, value)
         self.client.set_terminated(run_id, record.status)
