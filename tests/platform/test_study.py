@@ -89,6 +89,9 @@ def test_one_that_diverges_is_named_and_ends_nothing(studied):
     assert result["failed"].keys() == {"diverging/seed-0"}
     assert "loss is" in result["failed"]["diverging/seed-0"]
     assert records.read(folder / "diverging" / "seed-0").status == "FAILED"
+    page = (folder / "report.html").read_text()
+    assert "training diverging/seed-0" in page
+    assert "loss is" in page
 
 
 def test_runs_stand_under_their_study_in_mlflow(studied):
@@ -99,7 +102,9 @@ def test_runs_stand_under_their_study_in_mlflow(studied):
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 3
     assert {run.info.status for run in [parent, *children]} == {"FINISHED", "FAILED"}
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"curves.png", "scores.png"}
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {
+        "curves.png", "scores.png", "pareto.png", "table.csv", "report.html",
+    }  # fmt: skip
     mixture = next(run for run in children if run.data.tags["mambacl.folder"] == str(folder / "mamba" / "seed-0"))
     assert "expert_use.png" in {file.path for file in client.list_artifacts(mixture.info.run_id)}
 

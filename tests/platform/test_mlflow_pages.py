@@ -1,0 +1,126 @@
+"""MLflow's own pages, opened in a browser on the store of a study that was really run: they show what a reader needs without
+any set-up."""
+
+import html
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import pytest
+from mlflow import MlflowClient
+
+MODEL = "weighed.letters.mamba.weight-2"
+PATIENCE = 20_000
+"""Milliseconds of a page's own time; they pass as fast as the page has nothing to do."""
+
+
+@pytest.fixture(scope="module")
+def client(weighed):
+    return MlflowClient(f"sqlite:///{weighed.parent.parent}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def shown(weighed, rendered, tmp_path_factory):
+    """A function that gives the text of a page of the MLflow server on the study's store, by the path after its #."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("mlflow") / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{weighed.parent.parent}/mlflow.db"],
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+
+        def text(page: str) -> str:
+            found = rendered(f"http://127.0.0.1:{port}/#/{page}", milliseconds=PATIENCE)
+            found = re.sub(r"<(script|style)\b.*?</\1>", "", found, flags=re.DOTALL)
+            return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
+
+        yield text
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers: a group of their own
+        server.wait()
+
+
+def _answers(url):
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def runs_of(client, experiment):
+    """(id of the experiment, its runs by name; of several of one name the last)."""
+    found = client.get_experiment_by_name(experiment).experiment_id
+    return found, {run.info.run_name: run for run in client.search_runs([found])}
+
+
+def test_runs_stand_under_their_study_and_trials_under_their_sweep(client, shown):
+    experiment, runs = runs_of(client, "weighed")
+    page = shown(f"experiments/{experiment}/runs")
+    for name in ("study weighed", "standard of mamba", "robustness of mamba"):
+        assert name in page, page
+    assert runs["mamba w16 n32 kl 2"].data.tags["mlflow.parentRunId"] == runs["study weighed"].info.run_id
+    experiment, runs = runs_of(client, MODEL)
+    assert f"sweep {MODEL}" in shown(f"experiments/{experiment}/runs")
+    assert runs["mamba w16 n32 kl 2"].data.tags["mlflow.parentRunId"] == runs[f"sweep {MODEL}"].info.run_id
+
+
+def test_trials_can_be_compared_over_the_searched_fields_and_their_logarithms(client, shown):
+    experiment, runs = runs_of(client, MODEL)
+    trials = [run.info.run_id for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags]
+    assert len(trials) == 2
+    asked = {"runs": json.dumps(trials), "experiments": json.dumps([experiment])}
+    page = shown(f"compare-runs?{urllib.parse.urlencode(asked)}")
+    for text in (
+        "Comparing 2 Runs", "Parallel Coordinates Plot", "mamba w16 n32 kl 2", "train.learning_rate",
+        "log10 train.learning_rate", "log10 train.weight_decay", "meta_val/score",
+    ):  # fmt: skip
+        assert text in page, (text, page)
+
+
+def test_curves_are_drawn_against_steps(client, shown):
+    experiment, runs = runs_of(client, "weighed")
+    name = next(name for name in runs if re.fullmatch(r"attention w16 h\d kl 2", name))
+    page = shown(f"experiments/{experiment}/runs/{runs[name].info.run_id}/model-metrics")
+    assert f"Step {name} (meta_val/score)" in page, page
+
+
+def test_a_model_version_has_its_card_and_its_evaluations(client, shown):
+    page = shown(f"models/{MODEL}/versions/1")
+    for text in (
+        "mamba for glyphs, 3 tasks x 2 shots", "meta-val score", "parameters", f"models:/{MODEL}@candidate", "mamba w16",
+        "evaluation/standard", "evaluation/robustness", "meta_test/standard",
+    ):  # fmt: skip
+        assert text in page, (text, page)
+    evaluation = client.get_run(client.get_model_version(MODEL, "1").tags["evaluation/standard"])
+    assert evaluation.info.run_name == "standard of mamba"
+    assert evaluation.info.status == "FINISHED"
+    assert evaluation.data.metrics.keys() >= {
+        "meta_test/score",
+        "meta_test/mamba weight-2/score",
+        "meta_test/nearest_mean/low",
+    }
+
+
+def test_the_report_is_an_artifact_of_the_study(client, shown):
+    experiment, runs = runs_of(client, "weighed")
+    page = shown(f"experiments/{experiment}/runs/{runs['study weighed'].info.run_id}/artifacts")
+    for file in ("report.html", "table.csv", "letters_pareto.png"):
+        assert file in page, page
