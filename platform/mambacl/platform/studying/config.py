@@ -131,7 +131,7 @@ def find_study(source: str, size: str | None = None) -> StudyConfig:
     if not isinstance(sizes, Mapping) or not all(isinstance(part, Mapping) for part in sizes.values()):
         raise ConfigError(f"sizes: must be mappings of fields by name, in {source}")
     if not sizes and size is None:
-        return parse(StudyConfig, content)
+        return parse(StudyConfig, _picked(content))
     chosen = size or next(iter(sizes))
     if chosen not in sizes:
         raise ConfigError(
@@ -139,7 +139,7 @@ def find_study(source: str, size: str | None = None) -> StudyConfig:
         )
     part = _on_base(sizes[chosen], (source,))
     named = {"name": f"{content.get('name')}.{chosen}", "question": content.get("question", "")}
-    return parse(StudyConfig, _lay_over(content, part, f"sizes.{chosen}.") | named)
+    return parse(StudyConfig, _picked(_lay_over(content, part)) | named)
 
 
 def _read(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -158,16 +158,24 @@ def _on_base(content: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, An
     return _lay_over(below, own)
 
 
-def _lay_over(below: Mapping[str, Any], part: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def _lay_over(below: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """`below` with the fields of `part` in their places."""
     result = dict(below)
     for field, value in part.items():
         both = isinstance(value, Mapping) and isinstance(result.get(field), Mapping) and field != "sizes"
         result[field] = result[field] | value if both else value
+    return result
+
+
+def _picked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The study with the experiments that `only` names."""
+    result = dict(content)
     if (only := result.pop("only", None)) is not None:
         known = result.get("experiments", {})
         if unknown := [name for name in only if name not in known]:
-            raise ConfigError(f"{where}only: unknown {unknown[0]!r}; allowed: {', '.join(known)}")
+            raise ConfigError(
+                f"only: unknown {unknown[0]!r}{nearest(unknown[0], list(known))}; allowed: {', '.join(known)}"
+            )
         result["experiments"] = {name: known[name] for name in only}
     return result
 
