@@ -76,7 +76,7 @@ def test_naming_the_same_learner_keeps_the_fields_of_the_file():
     [
         (
             ["omni"],
-            "experiment: no preset or file 'omni' (did you mean 'omniglot'?); presets: omniglot, omniglot_anml, ",
+            "experiment: no preset or file 'omni' (did you mean 'omniglot'?); presets: emoji, grocery, kanji, omniglot, ",
         ),
         ([], "show: needs the name of a preset or a YAML file"),
         (["omniglot", "--learner.nme", "x"], "learner.nme: unknown field (did you mean 'name'?); allowed: "),

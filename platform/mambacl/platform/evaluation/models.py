@@ -54,19 +54,22 @@ def common_task(
 
     Raises ConfigError where the models share no family, the data are others, or a model does not fit.
     """
-    trained = found[0].checkpoint.config.task
     specs = [reference.checkpoint.progress.spec for reference in found]
     if on is None:
-        if len({spec.digest for spec in specs}) > 1:
+        tasks = [located(reference.checkpoint.config.task, path) for reference in found]
+        one = len({spec.digest for spec in specs}) == 1
+        # Models that were trained on more and fewer classes of the same data meet the same meta-test episodes.
+        if not one and len({task.model_dump_json(exclude={"train_classes", "augment"}) for task in tasks}) > 1:
             raise ConfigError(
                 "models: they were trained on different task families and share no episodes; --on EXPERIMENT names one for all"
             )
-        task = located(trained, path)
-        prepare([task], address)
-        if built_family(task).spec.digest != specs[0].digest:
-            raise ConfigError("task: the data are not those that the model was trained on (digests differ)")
-        return task
+        prepare(tasks, address)
+        for task, spec in zip(tasks, specs, strict=True):
+            if built_family(task).spec.digest != spec.digest:
+                raise ConfigError("task: the data are not those that the model was trained on (digests differ)")
+        return tasks[0] if one else tasks[0].model_copy(update={"train_classes": None})
     task = located(parse(ExperimentConfig, load(on)).task, path)
+    trained = found[0].checkpoint.config.task
     sizes = {name: getattr(trained, name) for name in ("tasks", "shots", "queries")}
     task = task.model_copy(update=sizes | {"vocabulary": specs[0].size})
     prepare([task], address)
