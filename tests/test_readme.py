@@ -56,7 +56,7 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command(line, folder, request):
     """In order, in one folder: later commands use what earlier ones made."""
-    if OMNIGLOT in line and not (folder / OMNIGLOT).exists():
+    if (OMNIGLOT in line or "--data" in line) and not (folder / OMNIGLOT).exists():
         (folder / OMNIGLOT).symlink_to(request.getfixturevalue("data") / OMNIGLOT)
     _, command, *arguments = shlex.split(line)
     if command == "report":
@@ -91,4 +91,12 @@ def test_the_table_of_learners_is_what_the_command_says():
 
     for row in learners():
         line = f"| `{row['name']}` | {row['what it is']} | {row['parameters']:,} | {row['state floats']:,} | {row['source']} |"
+        assert line in README, line
+
+
+def test_the_table_of_suites_is_what_the_command_says():
+    from mambacl.platform.commands.list import suites
+
+    for row in suites():
+        line = f"| `{row['name']}` | {row['what it is']} |"
         assert line in README, line

@@ -61,18 +61,17 @@ def presets() -> list[dict[str, Any]]:
 
 
 def studies() -> list[dict[str, Any]]:
-    from mambacl.platform.overrides import shipped
+    from mambacl.platform.overrides import read_yaml, shipped
     from mambacl.platform.studying.config import find_study
 
-    found = [find_study(name) for name in sorted(shipped("studies"))]
+    texts = shipped("studies")
     return [
         {
-            "name": study.name,
-            "matched": f"{study.match.measure} = {study.match.budget:,.0f}" if study.match else "",
-            "seeds": len(study.seeds),
-            "experiments": ", ".join(study.experiments),
+            "name": name,
+            "sizes": ", ".join(read_yaml(name, texts, "study").get("sizes", [])),
+            "question": find_study(name).question,
         }
-        for study in found
+        for name in sorted(texts)
     ]
 
 
