@@ -57,12 +57,22 @@ def test_the_readme_has_commands():
 def test_command(line, folder, request):
     """In order, in one folder: later commands use what earlier ones made."""
     if (OMNIGLOT in line or "--data" in line) and not (folder / OMNIGLOT).exists():
-        (folder / OMNIGLOT).symlink_to(request.getfixturevalue("data") / OMNIGLOT)
+        lay_out(request.getfixturevalue("data"), folder)
     _, command, *arguments = shlex.split(line)
     if command == "report":
         (folder / "study.yaml").write_text(yaml.safe_dump(STUDY | {"name": arguments[0]}))
         mambacl(folder, "study", "study.yaml")
     mambacl(folder, command, *arguments, *SMALLER.get(command, []))
+
+
+def lay_out(data, folder):
+    """The data that commands name, in the folder that they run in; of photographs a few of each class."""
+    for file in data.glob("*.npz"):
+        (folder / file.name).symlink_to(file)
+    for group in (data / "grocery").iterdir():
+        (folder / "grocery" / group.name).mkdir(parents=True)
+        for photograph in sorted(group.iterdir())[:8]:
+            (folder / "grocery" / group.name / photograph.name).symlink_to(photograph)
 
 
 def mambacl(folder, *arguments):

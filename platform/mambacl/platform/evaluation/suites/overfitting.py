@@ -35,7 +35,7 @@ class Overfitting(Suite):
         figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
         figures.groups(axis, rows, "contestant", by="classes")
         axis.set_ylabel(about.metric)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
         figure.suptitle(about.title)
         return {"overfitting": figure}
 
