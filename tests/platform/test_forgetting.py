@@ -112,11 +112,11 @@ def test_class_means_forget_nothing_and_gradient_steps_do():
 
 
 def test_a_loss_that_rises_is_forgetting():
-    rows = measured(OnlineSgdConfig(), SineConfig(tasks=3, shots=4, queries=2), episodes=32)
+    rows = measured(RidgeConfig(), SineConfig(tasks=3, shots=4, queries=2), episodes=32)
     matrix = np.stack(list(rows["matrix"])).reshape(-1, 3, 3)
     lost = [matrix[:, 2, task] - matrix[:, task, task] for task in (0, 1)]
     assert rows["forgetting"].to_numpy() == pytest.approx(np.mean(lost, axis=0))
-    assert rows["forgetting"].mean() > 0
+    assert rows["forgetting"].mean() > 0.001
 
 
 def test_what_cannot_be_asked_is_refused():
