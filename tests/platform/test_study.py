@@ -12,6 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from mambacl.platform.studying.command import unserved
 from mambacl.platform.studying.config import StudyConfig, entries_of, find_study
 from mambacl.platform.tracking import record as records
 from mambacl.platform.training import checkpoint
@@ -142,6 +143,18 @@ def test_another_study_of_the_same_name_is_refused(studied):
 def test_mistakes_name_the_experiment(change, line):
     with pytest.raises(ConfigError, match=line):
         entries_of(parse(StudyConfig, TINY | {"fields": {}} | change), {})
+
+
+def test_a_suite_that_no_learner_can_be_asked_is_refused_before_anything_is_trained():
+    def asked(*learners):
+        experiments = {name: {"base": "quickstart", "learner.name": name} for name in learners}
+        study = {"name": "maps", "suites": ["standard", "selectivity"], "experiments": experiments}
+        config = parse(StudyConfig, study)
+        return unserved(config, entries_of(config, {}))
+
+    assert asked("prototypes", "attention") == {}
+    with pytest.raises(ConfigError, match="selectivity needs a learner with association maps"):
+        asked("prototypes")
 
 
 def test_entries_are_families_times_experiments_times_values_times_seeds():

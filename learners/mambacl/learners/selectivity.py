@@ -29,21 +29,25 @@ def selectivity_losses(association: Association, episode: Episode, config: Selec
     With q the scores made shares (`normalisation`) over the tokens that take part, and P the n of them that belong to the query's task:
     kl = -(1/n) sum_P log q - log n, which is 0 for q even on P and log K for flat scores; mass = -log sum_P q.
     """
-    chosen = _tokens(association, config)
-    scores = association.scores[:, : math.ceil(config.heads * association.scores.shape[1]), :, chosen].float()
-    match = _match(association, episode)[:, :, chosen]
-    visible = scores[:, 0] > -torch.inf
-    match = (match & visible).unsqueeze(1)
+    logs, chosen = log_shares(association, config)
+    match = (_match(association, episode)[:, :, chosen] & (logs[:, 0] > -torch.inf)).unsqueeze(1)
     count = match.sum(-1)
-    if (config.normalisation or association.normalisation) == "linear":
-        scores = (scores.abs() + EPSILON).log().masked_fill(~visible.unsqueeze(1), -torch.inf)
-    logs = scores - scores.logsumexp(-1, keepdim=True)
     if config.loss == "kl":
         losses = -logs.masked_fill(~match, 0).sum(-1) / count.clamp(min=1) - count.clamp(min=1).log()
     else:
         losses = -logs.masked_fill(~match, -torch.inf).logsumexp(-1)
     counts = count[:, 0] > 0
     return losses.mean(1).masked_fill(~counts, 0), counts
+
+
+def log_shares(association: Association, config: SelectivityConfig) -> tuple[Tensor, Tensor]:
+    """Logarithms of the scores made shares of 1 (B, H, M, l) over the l tokens that take part, -inf where a query cannot see
+    one; and which of all tokens those are, (L,) bool. H: the heads that are pulled."""
+    chosen = _tokens(association, config)
+    scores = association.scores[:, : math.ceil(config.heads * association.scores.shape[1]), :, chosen].float()
+    if (config.normalisation or association.normalisation) == "linear":
+        scores = (scores.abs() + EPSILON).log().masked_fill(scores == -torch.inf, -torch.inf)
+    return scores - scores.logsumexp(-1, keepdim=True), chosen
 
 
 def true_mass(association: Association, episode: Episode) -> Tensor:

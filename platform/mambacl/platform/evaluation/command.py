@@ -18,7 +18,8 @@ from mambacl.platform.evaluation.cells import EPISODES, Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
-from mambacl.platform.evaluation.suites.registry import SuiteConfig
+from mambacl.platform.evaluation.suites.registry import SUITES, SuiteConfig
+from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
@@ -69,16 +70,17 @@ def evaluate(
     if asked.episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {asked.episodes}")
     named = find_models(models, storage)
-    found = [reference for _, reference in named]
-    task = common_task(found, asked.path, asked.on, address)
+    task = common_task([reference for _, reference in named], asked.path, asked.on, address)
     models_of = [Contestant.of(label, reference.checkpoint) for label, reference in named]
-    contestants = [*models_of, *anchors(asked.references, models_of if asked.features else [], task)]
-    contestants = [contestant for contestant in contestants if suite.takes(built_learner(contestant, task))]
-    if not contestants or not contestants[0].trained:
-        raise ConfigError(
-            f"suite: {suite.name} cannot be asked of {named[0][0]}: it has no association maps of these layers"
-        )
-    points = suite.points(built_family(task), SPLIT)
+    everyone = [*models_of, *anchors(asked.references, models_of if asked.features else [], task)]
+    contestants = [contestant for contestant in everyone if suite.takes(built_learner(contestant, task))]
+    left_out = ", ".join({contestant.label: None for contestant in everyone if contestant not in contestants})
+    named = [pair for pair, model in zip(named, models_of, strict=True) if model in contestants]
+    if not named:
+        raise needs(suite.name, f"{suite.demand}; there is none among {left_out}")
+    if left_out:
+        console.print(f"left out, since {suite.name} needs {suite.demand}: {left_out}")
+    points, first = suite.points(built_family(task), SPLIT), named[0][1]
     asking, episodes = contestants, asked.episodes
     if MEASURES[suite.measure].machine:  # times hang on neither seed nor episodes: one cell a learner
         asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
@@ -91,16 +93,18 @@ def evaluate(
     root = Path(storage.root).resolve()
     with session(address):
         rows = compute_with_progress(cells, root, asked.gpus)
-    folder = folder or root / "evaluations" / found[0].checkpoint.sha256[:12] / suite.name
+    folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / suite.name
     about = About.of(task)
-    head = {"suite": suite.name, "model": found[0].text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
-    summary = head | summarise(rows, points[0], task, contestants)
+    head = {"suite": suite.name, "model": first.text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
+    summary = head | summarise(rows, points[0], task, contestants, suite.columns)
     tables = suite.tables(rows, about)
     summary["files"] = write(folder, suite, rows, tables, about, summary)
     show(summary, about, suite.name)
-    if suite.axes and "scores" in tables:
+    if suite.columns:
+        show_table(suite.name, tables[suite.name])
+    elif suite.axes and "scores" in tables:
         show_points(tables["scores"], list(entries(summary)), suite.axes, about)
-    if "scores" not in tables:
+    elif "scores" not in tables:
         for name, table in tables.items():
             show_table(name, table)
     for file in summary["files"]:
@@ -145,7 +149,8 @@ def track(
     found, metrics = entries(summary), {}
     for label, entry in found.items():
         prefix = SPLIT if label == summary["label"] else f"{SPLIT}/{NOT_IN_NAMES.sub('-', label)}"
-        kinds = ("score", "low", "high", "score_seen", "difference", "difference_low", "difference_high")
+        kinds = ["score", "low", "high", "score_seen", "difference", "difference_low", "difference_high"]
+        kinds += [column + end for column in SUITES[suite].columns for end in ("", "_low", "_high")]
         metrics |= {f"{prefix}/{kind}": entry[kind] for kind in kinds if kind in entry}
     tags = {"mambacl.model": first.text, "mambacl.suite": suite, "mambacl.sha256": first.checkpoint.sha256}
     if first.run_id:

@@ -67,6 +67,25 @@ def bars(axis: Axes, rows: pd.DataFrame, style: Mapping[str, Mapping[str, Any]],
     plain(axis)
 
 
+def dots(axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str]) -> None:
+    """Several columns of each contestant with their intervals, the first on top. columns: what each is called; the first has
+    full marks, the others hollow ones."""
+    style = styles(rows)
+    for number, (column, name) in enumerate(columns.items()):
+        look: dict[str, Any] = {"marker": MARKERS[number], "linestyle": "none"} | ({"mfc": "white"} if number else {})
+        for place, (label, mine) in enumerate(parts(rows, "contestant").items()):
+            found = interval(matrix(mine, column))
+            height = place + 0.3 * (number - (len(columns) - 1) / 2)
+            error = [[found.score - found.low], [found.high - found.score]]
+            axis.errorbar(found.score, height, xerr=error, color=style[label]["color"], capsize=3, **look)
+        axis.plot([], [], color="black", label=name, **look)
+    axis.set_yticks(range(len(style)), list(style))
+    axis.set_ylim(len(style) - 0.5, -0.5)
+    if len(columns) > 1:
+        axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    plain(axis)
+
+
 def curves(axis: Axes, rows: pd.DataFrame, along: str, log: bool = False, column: str = "score") -> None:
     """Score of each contestant with its interval against a coordinate of the points."""
     style = styles(rows)

@@ -33,6 +33,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.score:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def under(self, name: str) -> dict[str, float]:
+        """NAME, NAME_low and NAME_high."""
+        return {name: self.score, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def interval(scores: np.ndarray) -> Interval:
     """Interval of the mean of scores (E,) or (S, E); the same scores always give the same bits."""

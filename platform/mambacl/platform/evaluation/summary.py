@@ -16,9 +16,11 @@ from mambacl.platform.evaluation.tables import matrix, parts, points_of, where
 from mambacl.tasks.registry import TaskConfig
 
 
-def summarise(rows: pd.DataFrame, point: Point, task: TaskConfig, contestants: Sequence[Contestant]) -> dict[str, Any]:
+def summarise(
+    rows: pd.DataFrame, point: Point, task: TaskConfig, contestants: Sequence[Contestant], columns: Sequence[str] = ()
+) -> dict[str, Any]:
     """Size, and score at a point, of the first contestant, of the other models and the references beside it, with paired
-    differences from the first."""
+    differences from the first. columns: what is found beside the score."""
     rows = where(rows, **point.where)
     by_label = parts(rows, "contestant")
     distinct = list({contestant.label: contestant for contestant in contestants}.values())
@@ -33,13 +35,10 @@ def summarise(rows: pd.DataFrame, point: Point, task: TaskConfig, contestants: S
         result |= dataclasses.asdict(interval(matrix(own)))
         if "score_seen" in rows:
             result["score_seen"] = interval(matrix(own, "score_seen")).score
+        for column in columns:
+            result |= interval(matrix(own, column)).under(column)
         if contestant is not first:
-            difference = paired_difference(matrix(by_label[first.label]), matrix(own))
-            result |= {
-                "difference": difference.score,
-                "difference_low": difference.low,
-                "difference_high": difference.high,
-            }
+            result |= paired_difference(matrix(by_label[first.label]), matrix(own)).under("difference")
         return result
 
     about = About.of(task)

@@ -60,12 +60,25 @@ def score_table(rows: pd.DataFrame, axes: Sequence[str], higher_is_better: bool,
     return pd.DataFrame(found)
 
 
-def positions(rows: pd.DataFrame) -> pd.DataFrame:
-    """One contestant's score at each task position, with its interval over episodes and seeds: index 0 to K - 1."""
-    by_task = pd.DataFrame(rows["by_task"].tolist(), index=rows.index)
-    found = [
-        interval(matrix(rows[["seed", "episode"]].assign(score=by_task[position]))) for position in by_task.columns
-    ]
+def interval_table(rows: pd.DataFrame, axes: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """A row for each point and contestant: the columns, each with its bounds NAME_low and NAME_high, and the counts."""
+    found = []
+    for point in points_of(rows, axes):
+        for label, mine in parts(where(rows, **point), "contestant").items():
+            means = {column: interval(matrix(mine, column)) for column in columns}
+            row = point | {"contestant": label}
+            for column, mean in means.items():
+                row |= mean.under(column)
+            found.append(row | {"episodes": mine["episode"].nunique(), "seeds": mine["seed"].nunique()})
+    return pd.DataFrame(found)
+
+
+def positions(rows: pd.DataFrame, column: str = "by_task") -> pd.DataFrame:
+    """What one contestant has at each place of a column of lists, with its interval over episodes and seeds; places that
+    hold nothing but NaN are left out. By default its score at each task position, 0 to K - 1."""
+    at = pd.DataFrame(rows[column].tolist(), index=rows.index).dropna(axis=1, how="all")
+    found = [interval(matrix(rows[["seed", "episode"]].assign(score=at[place]))) for place in at.columns]
     return pd.DataFrame(
-        {"score": [f.score for f in found], "low": [f.low for f in found], "high": [f.high for f in found]}
+        {"score": [f.score for f in found], "low": [f.low for f in found], "high": [f.high for f in found]},
+        index=at.columns,
     ).assign(episodes=found[0].episodes, seeds=found[0].seeds)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mambacl.learners.registry import build as build_learner
 from mambacl.platform.board import open_board
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console
@@ -14,6 +15,7 @@ from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery
 from mambacl.platform.evaluation.command import SPLIT, Asked, evaluate
 from mambacl.platform.evaluation.contestant import built_family
+from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
 from mambacl.platform.studying.config import Entry, StudyConfig, entries_of
@@ -140,14 +142,18 @@ def families_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
-    """Why a family cannot serve a suite, by FAMILY/SUITE. Raises ConfigError for a suite that none can serve."""
+    """Why a family, or the learners trained on it, cannot serve a suite, by FAMILY/SUITE. Raises ConfigError for a suite that
+    none can serve."""
     reasons: dict[str, str] = {}
     families = families_of(entries)
     for suite in config.asked:
         mine = {}
         for family, members in families.items():
+            asked = built_family(members[0].experiment.task)
             try:
-                suite.points(built_family(members[0].experiment.task), SPLIT)
+                suite.points(asked, SPLIT)
+                if not any(suite.takes(build_learner(member.experiment.learner, asked.spec)) for member in members):
+                    raise needs(suite.name, suite.demand)
             except ConfigError as error:
                 mine[f"{family}/{suite.name}".lstrip("/")] = str(error)
         if len(mine) == len(families):

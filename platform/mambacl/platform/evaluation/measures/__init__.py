@@ -33,6 +33,6 @@ class Measure:
 MEASURES = {
     "cost": Measure(costs_of, version=1, machine=machine),
     "scores": Measure(scores_of, version=2),
-    "forgetting": Measure(forgetting_of, version=1),
-    "associations": Measure(associations_of, version=1),
+    "forgetting": Measure(forgetting_of, version=2),
+    "associations": Measure(associations_of, version=2),
 }

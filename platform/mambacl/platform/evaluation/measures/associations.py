@@ -12,9 +12,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mambacl.learners.learner import Association, Learner
+from mambacl.learners.learner import Learner
 from mambacl.learners.objective import scores
-from mambacl.learners.selectivity import EPSILON
+from mambacl.learners.selectivity import log_shares
+from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.family import Family
 
 if TYPE_CHECKING:
@@ -26,17 +27,18 @@ MAPS = 1
 
 def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFrame:
     """A row an episode: number; score; `mass`, the share of a query's true weight that lies on examples of its own task, and
-    `mass_regularised`, that of the scores that the regulariser works on; `entropy` of the true weights over the examples, 1
-    where they are even; `mass_by_task` (K,); `map` (K, T), the true weights of the first query of each task, of the first
-    episodes only."""
+    `mass_regularised`, that of the shares that the regulariser makes of the scores by default, mean over heads; `entropy` of
+    the true weights over the examples, 1 where they are even; `mass_by_task` (K,); `map` (K, T), the true weights of the first
+    query of each task, of the first episodes only."""
     assert cell.point.layer is not None
     rows, tasks = [], family.config.tasks
     for episode in cell.batches(family):
         output = learner(episode, layers=(cell.point.layer,), exact=True)
         association = output.associations[0]
         assert association.weights is not None
-        exact = by_example(association.weights, association)
-        regularised = by_example(shares(association), association)
+        logs, chosen = log_shares(association, SelectivityConfig())
+        exact = by_example(association.weights, association.example)
+        regularised = by_example(logs.exp().mean(1), association.example[chosen])
         own = (episode.query_task.unsqueeze(2) == episode.support_task.unsqueeze(1)).double()
         mass = (exact * own).sum(2)
         by_task = rearrange(mass, "b (k q) -> b k q", k=tasks)
@@ -62,16 +64,8 @@ def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFr
     return pd.concat(rows, ignore_index=True)
 
 
-def shares(association: Association) -> Tensor:
-    """The regulariser's scores made shares of 1 as the learner itself would, mean over heads, (B, M, L)."""
-    raw = association.scores.double()
-    if association.normalisation == "linear":
-        raw = (raw.abs() + EPSILON).log()
-    return raw.softmax(-1).mean(1)
-
-
-def by_example(weights: Tensor, association: Association) -> Tensor:
-    """Weights of tokens (B, M, L) summed over the tokens of each example, (B, M, T) float64."""
-    T = int(association.example.max()) + 1
+def by_example(weights: Tensor, example: Tensor) -> Tensor:
+    """Weights of tokens (B, M, L) summed over the tokens of each example, (B, M, T) float64. example: (L,), of each token."""
+    T = int(example.max()) + 1
     found = torch.zeros(*weights.shape[:2], T, dtype=torch.float64, device=weights.device)
-    return found.index_add_(2, association.example, weights.double())
+    return found.index_add_(2, example, weights.double())

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def forgetting_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFrame:
-    """A row an episode: its number; `score` of all queries at the end; `matrix`, K x K in rows, the score of task i after
-    task k at k K + i, NaN for tasks to come; `forgetting`, how much worse tasks before the last are at the end than they were
-    right after they were read, on average.
+    """A row an episode: its number; `score` of all queries at the end, `score_seen` among the codes of the stream; `matrix`,
+    K x K in rows, the score of task i after task k at k K + i, NaN for tasks to come; `forgetting`, how much worse tasks before
+    the last are at the end than they were right after they were read, on average.
 
     Classes compete with those of the tasks up to their own, the same after every task, so that a growing choice is not taken
     for forgetting; in `matrix_seen` and `forgetting_seen` with all read so far. Values have a loss, and no competition.
@@ -38,6 +38,7 @@ def forgetting_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFram
                 {
                     "episode": episode.index.cpu().numpy(),
                     "score": end.numpy(),
+                    "score_seen": seen[:, -1].mean(1).numpy(),
                     "forgetting": sign * _lost(fixed),
                     "forgetting_seen": sign * _lost(seen),
                     "matrix": list(fixed.flatten(1).numpy()),
@@ -54,12 +55,13 @@ def _matrices(episode: Episode, learner: Learner, tasks: int) -> tuple[Tensor, T
     S, Q = T // tasks, episode.query_x.shape[1] // tasks
     fixed = torch.full((B, tasks, tasks), torch.nan, dtype=torch.float64)
     seen, end = fixed.clone(), torch.empty(0)
+    support, queries = learner.inputs(episode)
     state = learner.init_state(B)
     for k in range(tasks):
         new = slice(k * S, (k + 1) * S)
-        state = learner.observe(state, episode.support_x[:, new], episode.support_y[:, new])
+        state = learner.absorb(state, support[:, new], episode.support_y[:, new])
         asked = _first_queries(episode, (k + 1) * Q)
-        prediction = learner.predict(state, asked.query_x).prediction.float()
+        prediction = learner.answer(state, queries[:, : (k + 1) * Q]).float()
         of_fixed, of_seen, of_all = _scores(prediction, asked, episode.support_y[:, ::S][:, : k + 1], Q)
         fixed[:, k, : k + 1] = rearrange(of_fixed, "b (k q) -> b k q", q=Q).mean(2).cpu()
         seen[:, k, : k + 1] = rearrange(of_seen, "b (k q) -> b k q", q=Q).mean(2).cpu()

@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mambacl.platform.evaluation.point import Point
-from mambacl.platform.evaluation.suites.suite import Suite, needs
+from mambacl.platform.evaluation.suites.suite import Suite, needs, task_after_task
 from mambacl.tasks.randomness import Split
-from mambacl.tasks.stream_config import StreamConfig
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from mambacl.platform.evaluation.about import About
@@ -19,26 +19,23 @@ class Forgetting(Suite):
     """All queries so far after each task of one stream: a matrix of task and time, and how much is lost by the end."""
 
     measure: ClassVar = "forgetting"
+    columns: ClassVar = ("forgetting", "forgetting_seen")
 
     name: Literal["forgetting"] = "forgetting"
 
     def points(self, family: "Family", split: Split) -> list[Point]:
         if family.config.tasks < 2:
             raise needs("forgetting", "at least 2 tasks in an episode")
-        if family.config.noise and family.config.noise.site != "pixel":
-            raise needs("forgetting", "a family without noise behind the encoder, which streams do not have")
-        return [Point.as_trained(family, split, stream=StreamConfig())]
+        return [task_after_task("forgetting", family, split)]
 
     def tables(self, rows: "pd.DataFrame", about: "About") -> "dict[str, pd.DataFrame]":
-        from mambacl.platform.evaluation.tables import score_table
+        from mambacl.platform.evaluation.tables import interval_table, score_table
 
-        names = {"score": "forgetting"}
-        return {
-            "scores": score_table(rows, (), about.higher_is_better),
-            "forgetting": score_table(rows, (), False, "forgetting").rename(columns=names),
-            "forgetting_among_seen": score_table(rows, (), False, "forgetting_seen").rename(columns=names),
-            "matrices": _matrices(rows, about.tasks),
-        }
+        names = {"score": "forgetting", "low": "forgetting_low", "high": "forgetting_high"}
+        fixed = score_table(rows, (), False, "forgetting").rename(columns=names)
+        seen = interval_table(rows, (), ["forgetting_seen"]).drop(columns=["episodes", "seeds"])
+        matrices = _matrices(rows, about.tasks)
+        return super().tables(rows, about) | {"forgetting": fixed.merge(seen, on="contestant"), "matrices": matrices}
 
     def figures(self, rows: "pd.DataFrame", about: "About") -> "dict[str, Figure]":
         return {"forgetting": _curves(rows, about), "forgetting_matrices": _panels(rows, about)}
@@ -48,57 +45,68 @@ def _matrices(rows: "pd.DataFrame", tasks: int) -> "pd.DataFrame":
     """A row for each contestant, task and time: the score with its interval. Tasks and times count from 1."""
     import pandas as pd
 
-    from mambacl.platform.evaluation.statistics import interval
-    from mambacl.platform.evaluation.tables import matrix, parts
+    from mambacl.platform.evaluation.tables import parts, positions
 
     found = []
     for label, mine in parts(rows, "contestant").items():
-        cells = pd.DataFrame(mine["matrix"].tolist(), index=mine.index)
-        for after in range(tasks):
-            for task in range(after + 1):
-                own = mine[["seed", "episode"]].assign(score=cells[after * tasks + task])
-                score = interval(matrix(own))
-                found.append(
-                    {"contestant": label, "task": task + 1, "after": after + 1}
-                    | {"score": score.score, "low": score.low, "high": score.high}
-                    | {"episodes": score.episodes, "seeds": score.seeds}
-                )
-    return pd.DataFrame(found)
+        scores = positions(mine, "matrix")
+        place = {"task": scores.index % tasks + 1, "after": scores.index // tasks + 1}
+        found.append(pd.DataFrame({"contestant": label, **place}).join(scores.reset_index(drop=True)))
+    return pd.concat(found, ignore_index=True)
 
 
 def _curves(rows: "pd.DataFrame", about: "About") -> "Figure":
-    """The first task, and all tasks so far, against the tasks read; and what is lost by the end."""
+    """The first task, one in the middle, and all tasks so far, against the tasks read; and what is lost by the end."""
     import matplotlib.pyplot as plt
     import numpy as np
-    from matplotlib.ticker import MaxNLocator
 
     from mambacl.platform.evaluation import figures
-    from mambacl.platform.evaluation.tables import parts
 
-    style = figures.styles(rows)
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    for label, mine in parts(rows, "contestant").items():
-        mean = np.stack(list(mine["matrix_seen"])).mean(0).reshape(about.tasks, about.tasks)
-        read = np.arange(1, about.tasks + 1)
-        axes[0].plot(read, mean[:, 0], **style[label], label=label, markersize=4)
-        axes[1].plot(read, np.nanmean(mean, axis=1), **style[label], markersize=4)
-    for axis, name in ((axes[0], "the first task"), (axes[1], "all tasks so far")):
+    K, classes = about.tasks, about.higher_is_better
+    seen = np.stack(list(rows["matrix_seen"])).reshape(-1, K, K)
+    middle = K // 2
+    followed = {
+        "task 1": seen[:, :, 0],
+        f"task {middle + 1}": seen[:, :, middle],
+        "all tasks so far": np.nanmean(seen, axis=2),
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    for axis, (name, scores) in zip(axes.flat, followed.items(), strict=False):
+        _along(axis, rows.assign(followed=list(scores)), about)
         axis.set_title(name, fontsize=10)
-        axis.set_xlabel("tasks read")
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figures.plain(axis)
-    axes[0].set_ylabel(f"{about.metric}{', among classes read so far' if about.higher_is_better else ''}")
-    figures.bars(axes[2], rows, style, "forgetting")
-    axes[2].set_title("forgotten by the end (among classes up to the own)", fontsize=10)
-    axes[2].set_xlabel(f"loss of {about.metric}" if about.higher_is_better else f"rise of {about.metric}")
-    figures.legend(figure, axes[0])
+    columns = {"forgetting": "among classes up to the own", "forgetting_seen": "among classes read so far"}
+    figures.dots(axes[1, 1], rows, columns if classes else {"forgetting": "mean of tasks"})
+    axes[1, 1].axvline(0, color="black", linewidth=0.5)
+    axes[1, 1].set_xlabel(f"{'loss' if classes else 'rise'} of {about.metric} by the end")
+    figure.supylabel(f"{about.metric}{', among classes read so far (dotted: chance)' if classes else ''}", fontsize=10)
+    figures.legend(figure, axes[0, 0])
     figure.suptitle(about.title)
     return figure
 
 
+def _along(axis: "Axes", rows: "pd.DataFrame", about: "About") -> None:
+    """What is followed against the tasks read, a line a contestant."""
+    from matplotlib.ticker import MaxNLocator
+
+    from mambacl.platform.evaluation import figures
+    from mambacl.platform.evaluation.tables import parts, positions
+
+    style = figures.styles(rows)
+    for label, mine in parts(rows, "contestant").items():
+        found = positions(mine, "followed")
+        axis.plot(found.index + 1, found["score"], **style[label], label=label, markersize=4)
+        figures.shade(axis, found.index + 1, found, style[label])
+        if about.chance is not None:
+            axis.plot(found.index + 1, 1 / (found.index + 1), color="black", linestyle=":", linewidth=1)
+    axis.set_xlabel("tasks read")
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(0.5, about.tasks + 0.5)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figures.plain(axis)
+
+
 def _panels(rows: "pd.DataFrame", about: "About") -> "Figure":
-    """The matrices, a panel a contestant."""
+    """The matrices, a panel a contestant: means over episodes and seeds."""
     import matplotlib.pyplot as plt
     import numpy as np
     from matplotlib.ticker import MaxNLocator
@@ -112,25 +120,21 @@ def _panels(rows: "pd.DataFrame", about: "About") -> "Figure":
     across = min(4, len(matrices))
     down = -(-len(matrices) // across)
     figure, axes = plt.subplots(
-        down,
-        across,
-        figsize=(3 * across + 1, 2.8 * down),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-        layout="constrained",
+        down, across, figsize=(3 * across + 1, 2.8 * down + 0.4), squeeze=False, layout="constrained"
     )
     most = max(float(np.nanmax(found)) for found in matrices.values())
-    for axis, (label, found) in zip(axes.flat, matrices.items(), strict=False):
+    for number, (axis, (label, found)) in enumerate(zip(axes.flat, matrices.items(), strict=False)):
         edge = about.tasks + 0.5
         axis.imshow(found, cmap="cividis", vmin=0, vmax=most, extent=(0.5, edge, edge, 0.5))
         axis.set_title(label, fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.tick_params(labelbottom=number + across >= len(matrices), labelleft=number % across == 0)
     for axis in list(axes.flat)[len(matrices) :]:
         axis.set_visible(False)
     figure.supxlabel("task", fontsize=10)
     figure.supylabel("tasks read", fontsize=10)
-    figure.colorbar(axes[0, 0].images[0], ax=axes, label=about.metric)
+    among = ", among classes up to the own" if about.higher_is_better else ""
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label=f"{about.metric}{among}")
     figure.suptitle(about.title)
     return figure

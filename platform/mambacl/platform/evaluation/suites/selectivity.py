@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mambacl.platform.evaluation.point import Point
-from mambacl.platform.evaluation.suites.suite import Suite, needs
+from mambacl.platform.evaluation.suites.suite import Suite, needs, task_after_task
 from mambacl.tasks.randomness import Split
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from mambacl.learners.learner import Learner
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mambacl.tasks.family import Family
 
 SHOWN = (1 / 20, 9 / 20, 18 / 20)
-"""Tasks whose queries are shown: of 20 the second, tenth and nineteenth, as in the paper (there counted from 0)."""
+"""Tasks whose queries are drawn by default: of 20 those that the paper shows, counted from 0."""
 
 
 class Selectivity(Suite):
@@ -23,26 +24,28 @@ class Selectivity(Suite):
 
     measure: ClassVar = "associations"
     axes: ClassVar = ("layer",)
+    columns: ClassVar = ("mass", "mass_regularised", "entropy")
+    demand: ClassVar = "a learner with association maps of these layers"
 
     name: Literal["selectivity"] = "selectivity"
     layers: tuple[int, ...] = (-1,)
     """Layers, counted from the last where negative."""
+    queries: tuple[int, ...] | None = None
+    """Tasks, counted from 0, whose first query has its map drawn; by default 1, 9 and 18 of 20, and so on for other numbers."""
 
     def takes(self, learner: "Learner") -> bool:
         return learner.layers >= max(abs(layer) + (layer >= 0) for layer in self.layers)
 
     def points(self, family: "Family", split: Split) -> list[Point]:
-        if family.config.stream.query_after != "end" or family.config.stream.open_set:
-            raise needs("selectivity", "queries with an answer, asked at the end of the stream")
-        return [Point.as_trained(family, split, {"layer": layer}, layer=layer) for layer in self.layers]
+        tasks = family.config.tasks
+        if wrong := [task for task in self.queries or () if not 0 <= task < tasks]:
+            raise needs("selectivity", f"queries of tasks 0 to {tasks - 1}, got {wrong[0]}")
+        return [task_after_task("selectivity", family, split, {"layer": layer}, layer=layer) for layer in self.layers]
 
     def tables(self, rows: "pd.DataFrame", about: "About") -> "dict[str, pd.DataFrame]":
-        from mambacl.platform.evaluation.tables import score_table
+        from mambacl.platform.evaluation.tables import interval_table
 
-        found = {"scores": score_table(rows, self.axes, about.higher_is_better)}
-        for column, high in (("mass", True), ("mass_regularised", True), ("entropy", False)):
-            found[column] = score_table(rows, self.axes, high, column).rename(columns={"score": column})
-        return found
+        return super().tables(rows, about) | {"selectivity": interval_table(rows, self.axes, self.columns)}
 
     def figures(self, rows: "pd.DataFrame", about: "About") -> "dict[str, Figure]":
         from mambacl.platform.evaluation.tables import where
@@ -50,51 +53,60 @@ class Selectivity(Suite):
         found = {}
         for layer in self.layers:
             mine, name = where(rows, layer=layer), "" if len(self.layers) == 1 else f"_layer_{layer}"
-            found[f"selectivity{name}"] = _mass(mine, about, layer)
-            found[f"selectivity_maps{name}"] = _maps(mine, about, layer)
+            title = f"{about.title}, {'last layer' if layer == -1 else f'layer {layer}'}"
+            found[f"selectivity{name}"] = _mass(mine, about, title)
+            found[f"selectivity_maps{name}"] = _maps(mine, about, title, self.queries)
         return found
 
 
-def _mass(rows: "pd.DataFrame", about: "About", layer: int) -> "Figure":
-    """Mass on the own task, true and as regularised, and against how many tasks ago it was."""
+def _mass(rows: "pd.DataFrame", about: "About", title: str) -> "Figure":
+    """Mass on the own task, true and as regularised, how even the true weights are, and mass against how many tasks ago."""
     import matplotlib.pyplot as plt
-    import numpy as np
-    import pandas as pd
-    from matplotlib.ticker import MaxNLocator
 
     from mambacl.platform.evaluation import figures
-    from mambacl.platform.evaluation.tables import parts
 
-    style = figures.styles(rows)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, max(3.6, 0.4 * len(style) + 1)), width_ratios=[1.2, 1], layout="constrained"
+    labels = rows["contestant"].nunique()
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(13, max(4, 0.45 * labels + 1.6)), width_ratios=[1.2, 0.8, 1.2], layout="constrained"
     )
-    kinds = {
-        "mass": "true weights",
-        "mass_regularised": "scores of the regulariser",
-        "entropy": "entropy of true weights",
-    }
-    tall = pd.concat([rows.assign(score=rows[column], kind=name) for column, name in kinds.items()], ignore_index=True)
-    figures.groups(left, tall, "contestant", by="kind")
-    left.axhline(1 / about.tasks, color="black", linestyle=":", linewidth=1)
-    left.set_ylabel("share on the own task (dotted: even); entropy")
-    left.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
-    for label, mine in parts(rows, "contestant").items():
-        mean = np.stack(list(mine["mass_by_task"])).mean(0)
-        right.plot(np.arange(len(mean))[::-1], mean, **style[label], label=label, markersize=4)
-    right.axhline(1 / about.tasks, color="black", linestyle=":", linewidth=1)
-    right.set_xlabel("tasks read since the own task")
-    right.set_ylabel("share of the true weight on the own task")
-    right.set_ylim(bottom=0)
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figures.plain(right)
+    figures.dots(left, rows, {"mass": "true weights", "mass_regularised": "scores that are regularised"})
+    left.axvline(1 / about.tasks, color="black", linestyle=":", linewidth=1)
+    left.set_xlabel("share on the own task (dotted: even)")
+    left.set_xlim(left=0)
+    figures.dots(middle, rows, {"entropy": "true weights"})
+    middle.set_xlabel("entropy of the true weights\n(1: even over all examples)")
+    middle.set_yticks([])
+    middle.set_xlim(0, 1.02)
+    _against_distance(right, rows, about)
     figures.legend(figure, right)
-    figure.suptitle(f"{about.title}, layer {layer}")
+    figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]  # the one of `layout`
+    figure.suptitle(title)
     return figure
 
 
-def _maps(rows: "pd.DataFrame", about: "About", layer: int) -> "Figure":
-    """What queries of an early, a middle and a late task read in the first episode; their own task is shaded."""
+def _against_distance(axis: "Axes", rows: "pd.DataFrame", about: "About") -> None:
+    """True weight on the own task against how many tasks were read since, a line a contestant."""
+    from matplotlib.ticker import MaxNLocator
+
+    from mambacl.platform.evaluation import figures
+    from mambacl.platform.evaluation.tables import parts, positions
+
+    style = figures.styles(rows)
+    for label, mine in parts(rows, "contestant").items():
+        along = positions(mine, "mass_by_task")
+        since = about.tasks - 1 - along.index
+        axis.plot(since, along["score"], **style[label], label=label, markersize=4)
+        figures.shade(axis, since, along, style[label])
+    axis.axhline(1 / about.tasks, color="black", linestyle=":", linewidth=1)
+    axis.set_xlabel("tasks read since the own task")
+    axis.set_ylabel("share of the true weight\non the own task (dotted: even)")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figures.plain(axis)
+
+
+def _maps(rows: "pd.DataFrame", about: "About", title: str, queries: tuple[int, ...] | None) -> "Figure":
+    """What queries read in the first episode; their own task is shaded."""
     import matplotlib.pyplot as plt
 
     from mambacl.platform.evaluation import figures
@@ -102,22 +114,24 @@ def _maps(rows: "pd.DataFrame", about: "About", layer: int) -> "Figure":
 
     first = {label: mine["map"].iloc[0] for label, mine in parts(rows.sort_values("episode"), "contestant").items()}
     style = figures.styles(rows)
-    tasks = sorted({min(about.tasks - 1, round(share * about.tasks)) for share in SHOWN})
+    tasks = queries or sorted({min(about.tasks - 1, round(share * about.tasks)) for share in SHOWN})
     figure, axes = plt.subplots(
-        len(first), len(tasks), figsize=(3.6 * len(tasks), 1.5 * len(first) + 0.8), squeeze=False, sharex=True,
+        len(first), len(tasks), figsize=(3.6 * len(tasks), 1.5 * len(first) + 1), squeeze=False, sharex=True,
         sharey="row", layout="constrained",
     )  # fmt: skip
-    for line, (label, weights) in zip(axes, first.items(), strict=True):
-        weights = weights.reshape(about.tasks, -1)
+    for line, label in zip(axes, style, strict=True):
+        weights = first[label].reshape(about.tasks, -1)
+        shots = weights.shape[1] // about.tasks
         for axis, task in zip(line, tasks, strict=True):
-            shots = weights.shape[1] // about.tasks
+            own = slice(task * shots, (task + 1) * shots)
             axis.bar(range(weights.shape[1]), weights[task], width=1, color=style[label]["color"])
-            axis.axvspan(task * shots - 0.5, (task + 1) * shots - 0.5, color="#dddddd", zorder=0)
+            axis.axvspan(own.start - 0.5, own.stop - 0.5, color="#dddddd", zorder=0)
+            axis.set_title(f"{weights[task, own].sum():.0%} on its own task", loc="right", fontsize=8)
             figures.plain(axis)
         line[0].set_ylabel(label.replace(" ", "\n"), fontsize=8)
     for axis, task in zip(axes[0], tasks, strict=True):
-        axis.set_title(f"a query of task {task}", fontsize=9)
-    figure.supxlabel("support example", fontsize=9)
+        axis.set_title(f"query of task {task}", loc="left", fontsize=9)
+    figure.supxlabel("example of the stream, counted from 0 like the tasks", fontsize=9)
     figure.supylabel("share of the true weight", fontsize=9)
-    figure.suptitle(f"{about.title}, layer {layer}: what three queries read (shaded: their own task)", fontsize=10)
+    figure.suptitle(f"{title}, first episode (shaded: own task)", fontsize=10)
     return figure

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mambacl.platform.evaluation.point import Point
 from mambacl.tasks.config import Config, ConfigError
 from mambacl.tasks.randomness import Split
+from mambacl.tasks.stream_config import StreamConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,10 @@ class Suite(Config, ABC):
     """What is measured at each point: a name of MEASURES."""
     axes: ClassVar[tuple[str, ...]] = ()
     """What tells points apart: names in their `where`."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What is found beside scores: columns of the rows, which the table of the suite's name has."""
+    demand: ClassVar[str] = "a learner"
+    """What can be asked this, in words: what `takes` says yes to."""
 
     def takes(self, learner: "Learner") -> bool:
         """Whether a learner can be asked this."""
@@ -46,6 +51,17 @@ class Suite(Config, ABC):
         from mambacl.platform.evaluation.tables import score_table
 
         return {"scores": score_table(rows, self.axes, about.higher_is_better)}
+
+
+def task_after_task(
+    suite: str, family: "Family", split: Split, where: dict[str, Any] | None = None, **changes: Any
+) -> Point:
+    """The family's own episodes, with streams that are task after task and have no flaws. Raises ConfigError where there is
+    more in the stream all the same."""
+    point = Point.as_trained(family, split, where, stream=StreamConfig(), **changes)
+    if point.of(family).config.streamed > point.tasks:
+        raise needs(suite, "streams of the asked tasks alone, without reassigned keys")
+    return point
 
 
 def needs(suite: str, what: str) -> ConfigError:
