@@ -20,6 +20,8 @@ from mlflow import MlflowClient
 MODEL = "weighed.letters.mamba.weight-2"
 PATIENCE = 20_000
 """Milliseconds of a page's own time; they pass as fast as the page has nothing to do."""
+TRIES = 8
+"""How often a page is opened until it has what is expected."""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,15 @@ def shown(weighed, rendered, tmp_path_factory):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
 
-        def text(page: str) -> str:
-            found = rendered(f"http://127.0.0.1:{port}/#/{page}", milliseconds=PATIENCE)
-            found = re.sub(r"<(script|style)\b.*?</\1>", "", found, flags=re.DOTALL)
-            return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
+        def text(page: str, *expected: str) -> str:
+            # The page's own time may run out while parts of it are still on their way from the server.
+            for _ in range(TRIES):
+                found = rendered(f"http://127.0.0.1:{port}/#/{page}", milliseconds=PATIENCE)
+                found = re.sub(r"<(script|style)\b.*?</\1>", "", found, flags=re.DOTALL)
+                found = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
+                if all(part in found for part in expected):
+                    break
+            return found
 
         yield text
     finally:
@@ -73,12 +80,13 @@ def runs_of(client, experiment):
 
 def test_runs_stand_under_their_study_and_trials_under_their_sweep(client, shown):
     experiment, runs = runs_of(client, "weighed")
-    page = shown(f"experiments/{experiment}/runs")
-    for name in ("study weighed", "standard of mamba", "robustness of mamba"):
+    names = ("study weighed", "standard of mamba", "robustness of mamba")
+    page = shown(f"experiments/{experiment}/runs", *names)
+    for name in names:
         assert name in page, page
     assert runs["mamba w16 n32 kl 2"].data.tags["mlflow.parentRunId"] == runs["study weighed"].info.run_id
     experiment, runs = runs_of(client, MODEL)
-    assert f"sweep {MODEL}" in shown(f"experiments/{experiment}/runs")
+    assert f"sweep {MODEL}" in shown(f"experiments/{experiment}/runs", f"sweep {MODEL}")
     assert runs["mamba w16 n32 kl 2"].data.tags["mlflow.parentRunId"] == runs[f"sweep {MODEL}"].info.run_id
 
 
@@ -87,27 +95,30 @@ def test_trials_can_be_compared_over_the_searched_fields_and_their_logarithms(cl
     trials = [run.info.run_id for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags]
     assert len(trials) == 2
     asked = {"runs": json.dumps(trials), "experiments": json.dumps([experiment])}
-    page = shown(f"compare-runs?{urllib.parse.urlencode(asked)}")
-    for text in (
+    texts = (
         "Comparing 2 Runs", "Parallel Coordinates Plot", "mamba w16 n32 kl 2", "train.learning_rate",
         "log10 train.learning_rate", "log10 train.weight_decay", "meta_val/score",
-    ):  # fmt: skip
+    )  # fmt: skip
+    page = shown(f"compare-runs?{urllib.parse.urlencode(asked)}", *texts)
+    for text in texts:
         assert text in page, (text, page)
 
 
 def test_curves_are_drawn_against_steps(client, shown):
     experiment, runs = runs_of(client, "weighed")
     name = next(name for name in runs if re.fullmatch(r"attention w16 h\d kl 2", name))
-    page = shown(f"experiments/{experiment}/runs/{runs[name].info.run_id}/model-metrics")
-    assert f"Step {name} (meta_val/score)" in page, page
+    curve = f"Step {name} (meta_val/score)"
+    page = shown(f"experiments/{experiment}/runs/{runs[name].info.run_id}/model-metrics", curve)
+    assert curve in page, page
 
 
 def test_a_model_version_has_its_card_and_its_evaluations(client, shown):
-    page = shown(f"models/{MODEL}/versions/1")
-    for text in (
+    texts = (
         "mamba for glyphs, 3 tasks x 2 shots", "meta-val score", "parameters", f"models:/{MODEL}@candidate", "mamba w16",
         "evaluation/standard", "evaluation/robustness", "meta_test/standard",
-    ):  # fmt: skip
+    )  # fmt: skip
+    page = shown(f"models/{MODEL}/versions/1", *texts)
+    for text in texts:
         assert text in page, (text, page)
     evaluation = client.get_run(client.get_model_version(MODEL, "1").tags["evaluation/standard"])
     assert evaluation.info.run_name == "standard of mamba"
