@@ -210,7 +210,9 @@ def test_the_last_stage_may_last_to_the_end():
     """Random lengths throughout are one stage without an end."""
     experiment = config(train__curriculum=[{"until": 5, "query_after": "own_task_or_later"}, {"shots": [1, 4]}])
     drawn = [lengths(experiment, step) for step in range(300)]
-    assert drawn[:5] == [{"tasks": None, "shots": None, "query_after": "own_task_or_later"}] * 5
+    mid_stream = experiment.task.stream.model_copy(update={"query_after": "own_task_or_later"})
+    assert drawn[:5] == [{"tasks": None, "shots": None, "stream": mid_stream}] * 5
+    assert drawn[5]["stream"] == experiment.task.stream
     shots = [size["shots"] for size in drawn[5:]]
     assert all(shots.count(number) > 50 for number in (1, 2, 3, 4))
     for stages in ([{"tasks": 2}, {"until": 5, "tasks": 3}], [{"until": 5}, {"until": 5}]):

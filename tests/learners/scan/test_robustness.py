@@ -200,7 +200,7 @@ print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in nu
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     compiled, loaded = (
         subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=120
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
         ).stdout
         for _ in range(2)
     )
