@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -60,8 +61,7 @@ def bars(axis: Axes, rows: pd.DataFrame, style: Mapping[str, Mapping[str, Any]],
     for place, (label, mine) in enumerate(parts(rows, "contestant").items()):
         found = interval(matrix(mine, column))
         axis.barh(place, found.score, color=style[label]["color"])
-        error = [[found.score - found.low], [found.high - found.score]]
-        axis.errorbar(found.score, place, xerr=error, color="black", capsize=3)
+        axis.errorbar(found.score, place, xerr=np.array([found.margins]).T, color="black", capsize=3)
     axis.set_yticks(range(len(style)), list(style))
     axis.invert_yaxis()
     plain(axis)
@@ -76,8 +76,9 @@ def dots(axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str]) -> None:
         for place, (label, mine) in enumerate(parts(rows, "contestant").items()):
             found = interval(matrix(mine, column))
             height = place + 0.3 * (number - (len(columns) - 1) / 2)
-            error = [[found.score - found.low], [found.high - found.score]]
-            axis.errorbar(found.score, height, xerr=error, color=style[label]["color"], capsize=3, **look)
+            axis.errorbar(
+                found.score, height, xerr=np.array([found.margins]).T, color=style[label]["color"], capsize=3, **look
+            )
         axis.plot([], [], color="black", label=name, **look)
     axis.set_yticks(range(len(style)), list(style))
     axis.set_ylim(len(style) - 0.5, -0.5)
@@ -114,7 +115,7 @@ def groups(axis: Axes, rows: pd.DataFrame, along: str, by: str = "contestant") -
         found = {name: interval(matrix(part)) for name, part in parts(mine, along).items()}
         places = [names.index(name) + (number - (len(members) - 1) / 2) * width for name in found]
         look = style[member] if by == "contestant" else {"color": PALETTE[number % len(PALETTE)]}
-        errors = [[f.score - f.low for f in found.values()], [f.high - f.score for f in found.values()]]
+        errors = np.array([f.margins for f in found.values()]).T
         axis.bar(places, [f.score for f in found.values()], width, color=look["color"], label=member, yerr=errors)
     axis.set_xticks(range(len(names)), [str(name) for name in names], rotation=30, ha="right")
     plain(axis)

@@ -30,6 +30,11 @@ class Interval:
     episodes: int
     seeds: int = 1
 
+    @property
+    def margins(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the mean: the error bar."""
+        return self.score - self.low, self.high - self.score
+
     def __str__(self) -> str:
         return f"{self.score:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
