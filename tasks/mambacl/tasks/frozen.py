@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.images_config import FrozenConfig
@@ -90,12 +92,15 @@ class LiteTransform:
     """EfficientNet-Lite's: the middle square at 224 x 224, bicubic, (value - 127) / 128 as in its training."""
 
     def __call__(self, image: Image.Image) -> Tensor:
-        square = ImageOps.fit(image, (224, 224), Image.Resampling.BICUBIC)
-        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(224, 224, 3).permute(2, 0, 1)
-        return (pixels.float() - 127) / 128
+        side = min(image.size)
+        left, top = ((length - side) // 2 for length in image.size)
+        square = torch.from_numpy(np.array(image.crop((left, top, left + side, top + side))))
+        # On bytes, torch's resizing takes less than half of the time of PIL's.
+        small = F.interpolate(square.permute(2, 0, 1)[None], (224, 224), mode="bicubic", antialias=True)[0]
+        return small.float().sub_(127).div_(128)
 
     def __repr__(self) -> str:
-        return "middle square, 224 x 224, bicubic, (value - 127) / 128"
+        return "middle square of whole pixels, 224 x 224, bicubic, (value - 127) / 128"
 
 
 def _efficientnet_lite0(_: str, state: dict[str, Tensor]) -> FrozenEncoder:

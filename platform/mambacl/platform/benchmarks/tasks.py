@@ -2,18 +2,23 @@
 
 import functools
 import itertools
+import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from mambacl.platform.benchmarks.measure import Row, measure
+from mambacl.platform.training.ray_worker import use_threads
 from mambacl.tasks.config import ConfigError, parse
 from mambacl.tasks.family import Family
-from mambacl.tasks.features import BATCH, Encode
+from mambacl.tasks.features import BATCH, Encode, loaded
 from mambacl.tasks.frozen import load_encoder
 from mambacl.tasks.images_config import FrozenConfig
 from mambacl.tasks.registry import build
@@ -54,7 +59,8 @@ def sampler(family: Family, episodes: int) -> Callable[[], object]:
 def features(folder: Path, quick: bool) -> Iterator[Row]:
     """Features of small images and of photographs, decoding and resizing included, beside the encoder on what is ready.
 
-    On all cores. Where these are never idle, a share says what decoding takes from the encoder.
+    By one process for each GPU, or for each core, as Ray Data's actors do it. Where these are never idle, a share says what
+    decoding takes from the encoder.
     """
     config = parse(FrozenConfig, {"frozen": "efficientnet_lite0"})
     try:
@@ -62,22 +68,37 @@ def features(folder: Path, quick: bool) -> Iterator[Row]:
     except ConfigError as error:
         yield Row("features", note=str(error))
         return
-    batch, threads = BATCH[encoder.device.type], torch.get_num_threads()
-    batches = 2 if quick else 16
-    work, sources = Encode(config), [jpegs(folder, size, batch, batches) for size in SIZES]
-    ready = torch.stack([encoder.transform(Image.open(path)) for path in sources[0].path[:batch]])
+    batch, cores = BATCH[encoder.device.type], len(os.sched_getaffinity(0))
+    workers = torch.cuda.device_count() or cores
+    batches, parts = (2, workers) if quick else (8, 4 * workers)
+    sources = [jpegs(folder, size, batch, batches) for size in SIZES]
+    ready = torch.stack([encoder.transform(Image.open(path)) for path in sources[0].path[:batch]]).numpy()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=use_threads, initargs=(cores // workers,)) as pool:
 
-    def alone() -> None:
-        for _ in range(batches):
-            encoder(ready)
+        def run(work: Callable[[Any], object], part: Any) -> Callable[[], object]:
+            return lambda: list(pool.map(work, [part] * parts))
 
-    runs = [alone, *(functools.partial(work, source) for source in sources)]
-    speeds = batch * batches / measure(runs, threads, seconds=0.0 if quick else 20.0)
-    yield Row.of(f"{config.frozen} alone", "images/s", speeds[:, 0], threads)
+        alone = run(functools.partial(encode_alone, config, batches), ready)
+        runs = [alone, *(run(functools.partial(encode, config), source) for source in sources)]
+        speeds = batch * batches * parts / measure(runs, 1, seconds=0.0 if quick else 30.0)
+    yield Row.of(f"{config.frozen} alone", "images/s", speeds[:, 0], cores)
     for (width, height), speed in zip(SIZES, speeds[:, 1:].T, strict=True):
         what = f"features of {width} x {height} images"
-        yield Row.of(what, "images/s", speed, threads)
-        yield Row.of(f"{what}: share of the encoder's speed", "%", 100 * speed / speeds[:, 0], threads, above=90)
+        yield Row.of(what, "images/s", speed, cores)
+        yield Row.of(f"{what}: share of the encoder's speed", "%", 100 * speed / speeds[:, 0], cores, above=90)
+
+
+def encode_alone(config: FrozenConfig, times: int, ready: np.ndarray) -> None:
+    """Put one batch through the encoder, several times."""
+    encoder = loaded(config)
+    for _ in range(times):
+        encoder(torch.from_numpy(ready))
+
+
+def encode(config: FrozenConfig, part: Entries) -> int:
+    """Make the features of files, and leave them: what they weigh on the way back is nothing beside them."""
+    return len(Encode(config)(part).rows)
 
 
 def jpegs(folder: Path, size: tuple[int, int], files: int, times: int) -> Entries:
