@@ -111,6 +111,14 @@ def test_mistakes_are_one_line(arguments, line):
         ("{name: x, train: {curriculum: [{until: 5}, {until: 3}]}}", "train: curriculum: `until` must rise"),
         ("{name: x, train: {batch: 5, accumulate: 2}}", "train: accumulate = 2 must divide batch = 5"),
         ("{name: x, resources: {workers: 2, gpus: 0.5}}", "resources: gpus: several workers need whole GPUs"),
+        (
+            "{name: x, storage: {study_uri: 'postgresql://me:canary@host/optuna'}}",
+            "storage.study_uri: holds a password, which every run would keep; .* as MAMBACL_STUDY_URI$",
+        ),
+        (
+            "{name: x, storage: {tracking_uri: 'https://me:canary@host'}}",
+            "storage.tracking_uri: holds a password, .* as MLFLOW_TRACKING_PASSWORD$",
+        ),
     ],
 )
 def test_mistakes_of_a_file_are_one_line(tmp_path, content, line, monkeypatch):
