@@ -86,6 +86,7 @@ def test_naming_the_same_learner_keeps_the_fields_of_the_file():
         (["omniglot", "--train.schedule", "foo"], "train.schedule: must be 'cosine', 'step' or 'constant', got 'foo'"),
         (["omniglot", "--train.steps"], "Missing value for argument '--train.steps'"),
         (["omniglot", "stray"], "Unrecognized options: stray"),
+        (["omniglot", "--learner.delta", "[0.03,"], "learner.delta: '[0.03,' is not plain YAML"),
         (["quickstart", "--learner.name", "attention", "--learner.heads", "3"], "learner: heads = 3 must divide width"),
     ],
 )
