@@ -281,7 +281,8 @@ def test_no_file_holds_a_secret():
     for file, text in TEXTS.items():
         for name, value in re.findall(r"\b([A-Z_]+)\b\s*[=:]\s*([^\s,]+)", text):
             if SECRET.search(name) and name != "MAMBACL_SECRETS":
-                known = value.startswith(("${", "$(random)", "$study", '"$')) or value == "mlflow"  # a name, no key
+                # The name of a key is no secret, and :'password' is a variable of psql.
+                known = value.startswith(("${", "$(random)", "$study", '"$')) or value in ("mlflow", "'password';")
                 assert known, f"{file.name}: {name} = {value}"
         assert not re.search(r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^\s/:@]+:[^\s$@{]+@", text), file.name
     for part in entries(OBJECTS):
