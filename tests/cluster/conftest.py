@@ -1,0 +1,130 @@
+"""What tests of the cluster share: real nodes on this machine, commands that run on them, and the table of faults."""
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCAL = ROOT / "cluster" / "local"
+
+
+class Cluster:
+    """What `cluster/local` started in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def up(self, *options: str) -> None:
+        """Start it, or what of it does not run."""
+        command = [sys.executable, str(LOCAL), "up", "--folder", str(self.folder), *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def down(self) -> None:
+        done = subprocess.run(
+            [sys.executable, str(LOCAL), "down", "--folder", str(self.folder)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kill(self, name: str) -> None:
+        """Kill a node or server with all that it started, as when its machine is lost."""
+        os.killpg(self.pid(name), signal.SIGKILL)
+
+    def pid(self, name: str) -> int:
+        """Of the first process of a node or server."""
+        return json.loads((self.folder / "state.json").read_text())["processes"][name]["pid"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a shell that means this cluster."""
+        words = shlex.split((self.folder / "env").read_text())
+        return dict(os.environ) | dict(word.split("=", 1) for word in words if word != "export")
+
+    def start(self, *arguments: str, log: Path) -> subprocess.Popen:
+        """Start a command of mambacl on it, in a process group of its own."""
+        with log.open("a") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mambacl.platform.cli", *arguments],
+                env=self.environment, cwd=self.folder, stdout=file, stderr=file, start_new_session=True,
+            )  # fmt: skip
+
+    def run(self, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess:
+        """Run a command of mambacl on it to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "mambacl.platform.cli", *arguments],
+            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def make_cluster(tmp_path_factory):
+    """A function that makes a cluster that is not up yet; whatever tests of the module leave of it ends with them."""
+    made = []
+
+    def make() -> Cluster:
+        # Ray's sockets lie in it, whose paths must be short.
+        made.append(Cluster(Path(tempfile.mkdtemp(prefix="mambacl-"))))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.down()
+        shutil.rmtree(cluster.folder)
+
+
+@pytest.fixture
+def cluster(make_cluster):
+    """A cluster of the test's own."""
+    made = make_cluster()
+    yield made
+    made.down()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A row of the table."""
+
+    number: int
+    """As in the README."""
+    fault: str
+    times: int
+    """How often it was tried."""
+    result: str
+    loss: str = ""
+    """What was lost at most."""
+    recovery: str = ""
+    """How long it took at most."""
+
+
+FAULTS = pytest.StashKey[list[Fault]]()
+
+
+def pytest_configure(config):
+    config.stash[FAULTS] = []
+
+
+@pytest.fixture(scope="session")
+def tell_fault(pytestconfig):
+    """A function that adds a row to the table, which is printed after the tests; it takes the fields of Fault."""
+    return lambda *fields, **named: pytestconfig.stash[FAULTS].append(Fault(*fields, **named))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = sorted(config.stash[FAULTS], key=lambda fault: fault.number)
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line("| fault | times tried | result | lost at most | recovery |")
+    terminalreporter.write_line("| --- | --- | --- | --- | --- |")
+    for row in rows:
+        cells = (row.fault, str(row.times), row.result, row.loss, row.recovery)
+        terminalreporter.write_line(f"| {' | '.join(cells)} |")
