@@ -18,6 +18,7 @@ from ray._private.runtime_env.packaging import create_package
 from mambacl.platform import shipping
 from mambacl.platform.alone import alone_in
 from mambacl.platform.arguments import parse_experiment
+from mambacl.platform.commands.submit import main
 from mambacl.platform.commands.sweep import Options
 from mambacl.platform.origin import Origin, of_job, revision
 from mambacl.platform.studying.config import entries_of, find_study
@@ -31,9 +32,9 @@ SHARED = ("--storage.root", "/shared/runs")
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "submit: needs a command after --, as in: mambacl submit -- sweep quickstart"),
-        (["list"], "submit: cannot submit 'list'; what can be: train, sweep, study, evaluate, resume"),
-        (["swep", "quickstart"], "submit: cannot submit 'swep' (did you mean 'sweep'?)"),
+        ([], "submit: cannot run ''; what can be: train, sweep, study, evaluate, resume"),
+        (["list"], "submit: cannot run 'list'; what can be: train, sweep, study, evaluate, resume"),
+        (["swep", "quickstart"], "submit: cannot run 'swep' (did you mean 'sweep'?)"),
         (["sweep", "quickstrat", *SHARED], "experiment: no preset or file 'quickstrat' (did you mean 'quickstart'?)"),
         (["train", "quickstart", "--train.stepz", "3", *SHARED], "train.stepz: unknown field"),
         (["sweep", "quickstart", "--search", "{}", *SHARED], "search: a sweep needs at least one field"),
@@ -56,6 +57,13 @@ def test_what_cannot_work_there_is_refused_here_in_a_line(words, line):
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_forgotten_dash_is_told():
+    with pytest.raises(
+        ConfigError, match=r"^submit: the command stands after --, as in: mambacl submit --wait -- sweep"
+    ):
+        main(["--wait", "sweep", "quickstart"])
 
 
 def test_files_come_along_with_their_bases_wherever_they_lie(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from mambacl.platform.arguments import parse_options
+from mambacl.platform.arguments import UsageError, parse_options
 from mambacl.platform.console import json_line
 
 
@@ -26,6 +26,8 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     cut = arguments.index("--") if "--" in arguments else len(arguments)
+    if cut == len(arguments) and not {"-h", "--help"} & set(arguments):
+        raise UsageError("submit: the command stands after --, as in: mambacl submit --wait -- sweep quickstart")
     options = parse_options("submit", Options, arguments[:cut])
     from mambacl.platform.submitting.command import submit
 

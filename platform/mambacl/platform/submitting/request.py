@@ -43,12 +43,10 @@ def understand(words: Sequence[str]) -> Request:
     Raises ConfigError for what fails here already, and for what means something else on a cluster: paths of this
     machine, and passwords, which everybody who sees the cluster's dashboard could read.
     """
-    known = ", ".join(COMMANDS)
     if not words or words[0] not in COMMANDS:
+        word = words[0] if words else ""
         raise UsageError(
-            f"submit: cannot submit {words[0]!r}{nearest(words[0], list(COMMANDS))}; what can be: {known}"
-            if words
-            else f"submit: needs a command after --, as in: mambacl submit -- sweep quickstart; what can be: {known}"
+            f"submit: cannot run {word!r}{nearest(word, list(COMMANDS))}; what can be: {', '.join(COMMANDS)}"
         )
     command, *arguments = words
     if any(word.partition("=")[0] == "--address" for word in arguments):
