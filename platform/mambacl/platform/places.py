@@ -18,24 +18,30 @@ Node = Mapping[str, float]
 KIND = "accelerator_type:"
 GROUP = "ray.io/node-group"
 """Label of nodes that KubeRay or `ray up` started, and of no others."""
-SOME = 1024
+SOME = 256
 """Nodes of a group that may grow without end."""
 
 
 def places_for(need: ResourcesConfig) -> int:
-    """Trainings that fit beside each other, on the nodes that there are or that the autoscaler can add.
+    """Trainings that fit beside each other, on the nodes that there are or that an autoscaler can add.
 
     Raises ConfigError where not even one ever fits, with the nodes that there are.
     """
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    nodes = [node["Resources"] for node in alive]
-    now, largest = places_on(nodes, need), grown()
-    if now < 1 and largest is None and any(GROUP in node["Labels"] for node in alive):
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    may_grow = any(GROUP in node["Labels"] for node in nodes)
+    return places_among([node["Resources"] for node in nodes], need, may_grow, grown())
+
+
+def places_among(nodes: Sequence[Node], need: ResourcesConfig, may_grow: bool, largest: Sequence[Node] = ()) -> int:
+    """As places_for. largest: all nodes that there can be, where an autoscaler has said so; may_grow: whether there can be
+    more where none has."""
+    now = places_on(nodes, need)
+    if now < 1 and may_grow and not largest:
         logger.warning(
             "resources: %s do not fit on nodes of %s; waiting for an autoscaler", _wanted(need), _listed(nodes)
         )
         return 1
-    most = max(now, places_on(largest or [], need))
+    most = max(now, places_on(largest, need))
     if most < 1:
         raise ConfigError(
             f"resources: {_wanted(need)} do not fit; the cluster has nodes of {_listed(largest or nodes)}"
@@ -43,14 +49,12 @@ def places_for(need: ResourcesConfig) -> int:
     return most
 
 
-def grown() -> list[Node] | None:
-    """All nodes that the cluster may have once its autoscaler has added what it can; None where that is not known."""
+def grown() -> list[Node]:
+    """All nodes that there can be once an autoscaler has added what it can; none where none has said so."""
     known = ray._private.state.state.get_cluster_config()
-    if known is None or not known.node_group_configs:
-        return None
     return [
         dict(group.resources)
-        for group in known.node_group_configs
+        for group in (known.node_group_configs if known else ())
         for _ in range(SOME if group.max_count < 0 else group.max_count)
     ]
 

@@ -81,8 +81,8 @@ def _study(
     claim(config, entries, folder)
     delivery = Delivery(Store(storage))
     with session(address):
-        for entry in entries:
-            places_for(entry.experiment.resources)
+        for need in {entry.experiment.resources for entry in entries}:
+            places_for(need)
         record_study(config, entries, folder)
         delivery.add(folder)
         board = open_board()

@@ -1,5 +1,6 @@
 """One submission: what goes along is shown, nothing runs twice, and the job's log can be followed."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,9 +15,12 @@ from typing import Any
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from mambacl.platform.machine import version
 from mambacl.platform.origin import origin
+from mambacl.platform.places import GROUP, places_among
 from mambacl.platform.shipping import check_size, code_of_checkout
 from mambacl.platform.submitting.follow import follow
 from mambacl.platform.submitting.request import Request, understand
@@ -78,6 +82,7 @@ def submit(words: Sequence[str], address: str | None, wait: bool, dry_run: bool)
             print(line)
             return {"job": job.id, "line": line}, 0
         client = connect(address)
+        check_room(client, request)
         if other := at_work(client, request):
             if request.words[0] != "resume":
                 raise ConfigError(
@@ -133,6 +138,16 @@ def connect(address: str | None) -> JobSubmissionClient:
             "address: the cluster refuses the token of this side, or misses it; "
             "RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, a file, must hold the cluster's"
         ) from None
+
+
+def check_room(client: JobSubmissionClient, request: Request) -> None:
+    """Raise ConfigError for what the cluster can never run. Where it does not say what it has, the job's driver will see."""
+    with contextlib.suppress(RayStateApiException):
+        known: list[Any] = list_nodes(client.get_address())
+        nodes = [node for node in known if node.state == "ALIVE"]
+        may_grow = any(GROUP in node.labels for node in nodes)
+        for need in set(request.resources):
+            places_among([node.resources_total for node in nodes], need, may_grow)
 
 
 def at_work(client: JobSubmissionClient, request: Request) -> JobDetails | None:

@@ -7,9 +7,12 @@ import time
 
 import aiohttp
 from ray.job_submission import JobDetails, JobSubmissionClient
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 PAUSE = 1.0
 """Seconds before a log is taken up again that broke off."""
+AWAY = 120.0
+"""Seconds that the cluster may be out of reach, as for a laptop that wakes up."""
 LEFT = 130
 """Exit code of who leaves with Ctrl-C."""
 
@@ -43,22 +46,30 @@ class Log:
         while True:
             with contextlib.suppress(RuntimeError, aiohttp.ClientError):  # where it breaks off, the job may well go on
                 asyncio.run(self._print())
-            info = self.client.get_job_info(self.job)
-            if info.status.is_terminal():
-                self._write(self.client.get_job_logs(self.job))
+            if info := self._end():
                 return info
             time.sleep(PAUSE)
 
-    async def _print(self) -> None:
-        text = ""
-        async for chunk in self.client.tail_job_logs(self.job):
-            text += chunk  # every connection begins with the first line again
-            self._write(text)
+    @retry(retry=retry_if_exception_type(OSError), stop=stop_after_delay(AWAY), wait=wait_fixed(PAUSE), reraise=True)
+    def _end(self) -> JobDetails | None:
+        """How the job ended, with the rest of its log; None while it goes on."""
+        info = self.client.get_job_info(self.job)
+        if not info.status.is_terminal():
+            return None
+        self._write(self.client.get_job_logs(self.job))
+        return info
 
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text[self.printed :])
+    async def _print(self) -> None:
+        begin = 0  # every connection begins with the first line again
+        async for chunk in self.client.tail_job_logs(self.job):
+            self._write(chunk, begin)
+            begin += len(chunk)
+
+    def _write(self, text: str, begin: int = 0) -> None:
+        """Print what is new in a part of the log that begins at a character."""
+        sys.stdout.write(text[max(0, self.printed - begin) :])
         sys.stdout.flush()
-        self.printed = max(self.printed, len(text))
+        self.printed = max(self.printed, begin + len(text))
 
 
 def _told(info: JobDetails) -> int:

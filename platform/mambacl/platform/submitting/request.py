@@ -9,7 +9,7 @@ from pathlib import Path
 from mambacl.platform.arguments import UsageError, parse_experiment, parse_options, parse_study
 from mambacl.platform.commands import evaluate, resume, sweep, train
 from mambacl.platform.commands import study as study_command
-from mambacl.platform.config import ExperimentConfig, StorageConfig
+from mambacl.platform.config import ExperimentConfig, ResourcesConfig, StorageConfig
 from mambacl.platform.overrides import load
 from mambacl.platform.submitting.files import gather
 from mambacl.platform.sweeping.plan import rivals_of, sweep_folder
@@ -31,6 +31,8 @@ class Request:
     """Where its driver works alone."""
     digest: str | None = None
     """Of its config."""
+    resources: Sequence[ResourcesConfig] = ()
+    """What its runs ask of the cluster."""
     words: Sequence[str] = ()
     """The command line, in the job's names of files."""
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -68,14 +70,15 @@ def _train(arguments: list[str]) -> Request:
     experiment, options = parse_experiment("train", train.Options, arguments)
     _check_paths(experiment.storage, [experiment.task])
     folder = None if options.resume == "never" else train.first_folder(experiment)
-    return Request(experiment.name, arguments[:1], folder, experiment.digest)
+    return Request(experiment.name, arguments[:1], folder, experiment.digest, [experiment.resources])
 
 
 def _sweep(arguments: list[str]) -> Request:
     experiment, _ = parse_experiment("sweep", sweep.Options, arguments)
-    rivals = rivals_of(experiment)
-    _check_paths(experiment.storage, [experiment.task, *(rival.task for rival in rivals.values())])
-    return Request(experiment.name, arguments[:1], sweep_folder(experiment), experiment.digest)
+    runs = [experiment, *rivals_of(experiment).values()]
+    _check_paths(experiment.storage, [run.task for run in runs])
+    resources = [run.resources for run in runs]
+    return Request(experiment.name, arguments[:1], sweep_folder(experiment), experiment.digest, resources)
 
 
 def _study(arguments: list[str]) -> Request:
@@ -83,9 +86,11 @@ def _study(arguments: list[str]) -> Request:
     from mambacl.platform.studying.config import entries_of, find_study, study_folder
 
     config = find_study(options.name, options.size, options.fork)
-    _check_paths(options.storage, [entry.experiment.task for entry in entries_of(config, changes, options.data)])
+    runs = [entry.experiment for entry in entries_of(config, changes, options.data)]
+    _check_paths(options.storage, [run.task for run in runs])
     digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-    return Request(config.name, [options.name], study_folder(config, options.storage), digest)
+    resources = [run.resources for run in runs]
+    return Request(config.name, [options.name], study_folder(config, options.storage), digest, resources)
 
 
 def _evaluate(arguments: list[str]) -> Request:
@@ -99,7 +104,7 @@ def _evaluate(arguments: list[str]) -> Request:
     for field, path in (("task.path", options.task_path), *(("models", folder) for folder in folders)):
         _check_path(field, path)
     name = options.models[0].removeprefix("models:/") if options.models else "nothing"
-    return Request(name, [options.on] if options.on else [])
+    return Request(name, [options.on] if options.on else [], resources=[ResourcesConfig(gpus=options.gpus)])
 
 
 def _resume(arguments: list[str]) -> Request:
