@@ -1,10 +1,11 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
 # make test: install what the tests need and run them all.
+# make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint audit
 
 demo:
 	@begin=$$(date +%s); $(MAKE) --no-print-directory $(VENV)/installed && installed=$$(date +%s) && \
@@ -19,6 +20,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+audit: $(VENV)/installed
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/audited.txt
+	$(BIN)/pip-audit --requirement $(VENV)/audited.txt --no-deps --disable-pip --vulnerability-service osv
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
