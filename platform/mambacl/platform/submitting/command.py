@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import secrets
 import shlex
@@ -131,6 +132,8 @@ def connect(address: str | None) -> JobSubmissionClient:
         os.environ[SERVER] = address  # which Ray prefers to what it is given
     elif not os.environ.keys() & {SERVER, CLUSTER}:
         raise ConfigError(f"address: to which cluster? --address http://HEAD:8265, or the environment's {SERVER}")
+    for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         return JobSubmissionClient()
     except AuthenticationError:

@@ -75,7 +75,8 @@ class Log:
 def _told(info: JobDetails) -> int:
     if info.status == "SUCCEEDED":
         return 0
-    print(f"job {info.submission_id} {info.status.lower()}: {info.message}", file=sys.stderr)
+    reason = (info.message or "").partition(", last available logs")[0]  # which are on the screen already
+    print(f"job {info.submission_id} {info.status.lower()}: {reason}", file=sys.stderr)
     return info.driver_exit_code or 1
 
 
