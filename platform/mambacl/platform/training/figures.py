@@ -1,11 +1,7 @@
-"""Figures of one training run."""
+"""Figures of one training run. They are drawn in the thread that delivers, and pyplot is for one thread and keeps them all."""
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,7 +12,8 @@ from mambacl.platform.evaluation.figures import PALETTE
 def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Training loss and selectivity, and meta-val score, against steps."""
     points = pd.DataFrame(curve).set_index("step")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    figure = Figure(figsize=(10, 3.2))
+    left, right = figure.subplots(1, 2)
     for column, colour, name in (("train/loss", PALETTE[0], "loss"), ("train/selectivity", PALETTE[1], "selectivity")):
         if column in points:
             left.plot(points[column].dropna(), color=colour, label=name)
@@ -39,7 +36,8 @@ def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
 
 def expert_use(use: Sequence[Sequence[Sequence[float]]], title: str) -> Figure:
     """Share of a task's queries that goes to an expert, a panel a layer: use[layer][task position][expert]."""
-    figure, axes = plt.subplots(1, len(use), figsize=(4.5 * len(use), 3.2), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(4.5 * len(use), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(use), squeeze=False)
     most = max(share for layer in use for row in layer for share in row)
     for number, (axis, layer) in enumerate(zip(axes.flat, use, strict=True)):
         shares = pd.DataFrame(layer).T
