@@ -1,10 +1,11 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
-# make test: install what the tests need and run them all.
+# make test: install what the tests need and run them, but for those that take minutes each.
+# make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test test-cluster lint
 
 demo:
 	@begin=$$(date +%s); $(MAKE) --no-print-directory $(VENV)/installed && installed=$$(date +%s) && \
@@ -12,7 +13,10 @@ demo:
 	echo "installation $$((installed - begin)) s, all together $$(($$(date +%s) - begin)) s"
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not long'
+
+test-cluster: $(VENV)/installed-dev
+	$(BIN)/pytest tests/cluster
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -50,7 +50,9 @@ def rivals(tmp_path_factory):
     storages = {place: StorageConfig(root=str(root / place), tracking_uri=uri) for place in ("one", "two")}
     assert register(Store(storages["one"]), *chosen[0], "card", {}) == FIRST
     with ThreadPoolExecutor(2) as pool:  # candidates of two sweeps come at the same moment, too
-        made = [pool.submit(register, Store(s), *c, "card", {}) for s, c in zip(storages.values(), chosen[1:], strict=True)]
+        made = [
+            pool.submit(register, Store(s), *c, "card", {}) for s, c in zip(storages.values(), chosen[1:], strict=True)
+        ]
         numbers = [one.result() for one in made]
     assert sorted(numbers) == [2, 3], "no version is lost"
     by_skill = {FIRST: 1, GOOD: numbers[0], BETTER: numbers[1]}
