@@ -55,7 +55,7 @@ class TroubledConfig(AlpacaConfig):
     at: int = 0
     """Step from which on it is in trouble."""
     pause: float = 0.0
-    """Seconds that a step takes at least."""
+    """Seconds that it waits before a step."""
     trace: str | None = None
     """File that gets a line a step: its number, the time, and the process."""
 

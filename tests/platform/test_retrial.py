@@ -139,7 +139,7 @@ def test_a_failed_run_that_is_mended_goes_on(found):
 
 
 def test_the_cpu_refusing_memory_is_the_same(tmp_path):
-    """A real limit on the address space: attention maps of the whole batch do not fit, those of a part do."""
+    """A real limit on the address space: activations of the whole batch do not fit, those of a part do."""
     code = """
 import logging, pathlib, resource, sys
 import torch
@@ -155,7 +155,7 @@ torch.set_num_threads(1)
 config = parse(ExperimentConfig, {
     "name": "large",
     "task": {"name": "sine", "tasks": 40, "shots": 5, "queries": 1},
-    "learner": {"name": "attention", "layers": 1, "width": 8, "heads": 4},
+    "learner": {"name": "attention", "layers": 1, "width": 128, "heads": 4},
     "selectivity": {"loss": "none"},
     "train": {"steps": 1, "batch": 64, "evaluate_episodes": 1},
 })

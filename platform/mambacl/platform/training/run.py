@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -119,7 +120,7 @@ def with_ray_train(callbacks: Sequence[UserCallback] = ()) -> Attempt:
 def in_a_process(job: Job) -> None:
     """Try in one process of its own, on any node."""
     resources = ResourcesConfig(**job["config"]["resources"])
-    alone = Alone.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()  # type: ignore[attr-defined]
+    alone: Any = Alone.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()  # type: ignore[attr-defined]
     try:
         ray.get(alone.train.remote(job))
     finally:
