@@ -24,7 +24,7 @@ class Book(Callback):
         self.config, self.sweep, self.delivery = config, sweep, delivery
         self.stopping = False
         self.died: Counter[Path] = Counter()
-        self.preempted: Counter[Path] = Counter()
+        self.preempted: dict[Path, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to a file that nobody reads; records and study hold it all."""
@@ -32,6 +32,7 @@ class Book(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         run = self._folder(trial)
+        self.preempted.setdefault(run, _preempted(run))
         tags = {"mambacl.trial": str(trial.config["number"])}
         open_record(vary(self.config, trial.config["values"]), run, self.sweep, tags)
         self.delivery.add(run)
@@ -51,10 +52,9 @@ class Book(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ray Tune starts the trial's process again, however often; one that died too often finds that its run has failed."""
-        run, last = self._folder(trial), checkpoint.newest(self._folder(trial))
-        left = last.progress.preempted if last else 0
-        if left > self.preempted[run]:
-            self.preempted[run] = left
+        run = self._folder(trial)
+        if (times := _preempted(run)) > self.preempted[run]:
+            self.preempted[run] = times
             return
         self.died[run] += 1
         if self.died[run] > self.config.resources.retries:
@@ -68,6 +68,12 @@ class Book(Callback):
 
     def _folder(self, trial: Trial) -> Path:
         return trial_folder(self.sweep, trial.config["number"])
+
+
+def _preempted(run: Path) -> int:
+    """How often the run was asked to leave its machine."""
+    last = checkpoint.newest(run)
+    return last.progress.preempted if last else 0
 
 
 def _words(trial: Trial) -> str:
