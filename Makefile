@@ -1,11 +1,12 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
 # make test: install what the tests need and run them, but for those that take minutes each.
 # make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost.
+# make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-cluster lint
+.PHONY: demo test test-cluster lint audit
 
 demo:
 	@begin=$$(date +%s); $(MAKE) --no-print-directory $(VENV)/installed && installed=$$(date +%s) && \
@@ -23,6 +24,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+audit: $(VENV)/installed
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/audited.txt
+	$(BIN)/pip-audit --requirement $(VENV)/audited.txt --no-deps --disable-pip --vulnerability-service osv
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

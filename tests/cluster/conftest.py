@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -65,10 +67,26 @@ class Cluster:
         )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def make_cluster(tmp_path_factory):
+    """A function that makes a cluster that is not up yet; whatever tests of the module leave of it ends with them."""
+    made = []
+
+    def make() -> Cluster:
+        # Ray's sockets lie in it, whose paths must be short.
+        made.append(Cluster(Path(tempfile.mkdtemp(prefix="mambacl-"))))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.down()
+        shutil.rmtree(cluster.folder)
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    """A cluster that is not up yet; whatever the test leaves of it ends with the test."""
-    made = Cluster(tmp_path / "cluster")
+def cluster(make_cluster):
+    """A cluster of the test's own."""
+    made = make_cluster()
     yield made
     made.down()
 

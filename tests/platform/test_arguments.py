@@ -86,6 +86,7 @@ def test_naming_the_same_learner_keeps_the_fields_of_the_file():
         (["omniglot", "--train.schedule", "foo"], "train.schedule: must be 'cosine', 'step' or 'constant', got 'foo'"),
         (["omniglot", "--train.steps"], "Missing value for argument '--train.steps'"),
         (["omniglot", "stray"], "Unrecognized options: stray"),
+        (["omniglot", "--learner.delta", "[0.03,"], "learner.delta: '[0.03,' is not plain YAML"),
         (["quickstart", "--learner.name", "attention", "--learner.heads", "3"], "learner: heads = 3 must divide width"),
     ],
 )
@@ -111,6 +112,14 @@ def test_mistakes_are_one_line(arguments, line):
         ("{name: x, train: {curriculum: [{until: 5}, {until: 3}]}}", "train: curriculum: `until` must rise"),
         ("{name: x, train: {batch: 5, accumulate: 2}}", "train: accumulate = 2 must divide batch = 5"),
         ("{name: x, resources: {workers: 2, gpus: 0.5}}", "resources: gpus: several workers need whole GPUs"),
+        (
+            "{name: x, storage: {study_uri: 'postgresql://me:canary@host/optuna'}}",
+            "storage.study_uri: holds a password, which every run would keep; .* as MAMBACL_STUDY_URI$",
+        ),
+        (
+            "{name: x, storage: {tracking_uri: 'https://me:canary@host'}}",
+            "storage.tracking_uri: holds a password, .* as MLFLOW_TRACKING_PASSWORD$",
+        ),
     ],
 )
 def test_mistakes_of_a_file_are_one_line(tmp_path, content, line, monkeypatch):

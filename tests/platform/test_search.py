@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.sweeping.command import claim
 from mambacl.platform.sweeping.search import StudySearch
-from mambacl.platform.sweeping.study import open_study
+from mambacl.platform.sweeping.study import open_study, shown_uri, study_uri
 from mambacl.tasks.config import ConfigError, parse
 
 SWEEP = {
@@ -112,3 +112,11 @@ def test_another_config_of_the_same_name_is_refused_with_the_fields(config, tmp_
         ConfigError, match=r"a sweep 's' exists with another config: train\.batch \(16, now 8\); choose another --name"
     ):
         claim(parse(ExperimentConfig, other), folder)
+
+
+def test_a_database_from_the_environment_is_shown_without_its_password(config, monkeypatch):
+    assert shown_uri(config.storage) == study_uri(config.storage), "SQLite has none"
+    monkeypatch.setenv("MAMBACL_STUDY_URI", "postgresql+psycopg://me:canary@host/optuna")
+    asked = config.storage.model_copy(update={"study_uri": None})
+    assert study_uri(asked) == "postgresql+psycopg://me:canary@host/optuna"
+    assert shown_uri(asked) == "postgresql+psycopg://me:***@host/optuna"

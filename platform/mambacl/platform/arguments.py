@@ -55,11 +55,11 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     # The sections' kinds decide which fields there are, so they are settled before tyro lists the fields.
     kinds = {name: given[name] for section in NAMED if (name := f"{section}.name") in given}
     # Lists and mappings are written as YAML, as in --train.curriculum '[{until: 100, tasks: 5}]'.
-    nested = {name: yaml.safe_load(value) for name, value in given.items() if value.startswith(("[", "{"))}
+    nested = {name: _plain(name, value) for name, value in given.items() if value.startswith(("[", "{"))}
     content = override(content, kinds | nested)
     # Sections that are off have no fields for tyro: a value for one of their fields turns them on.
     off = parse(ExperimentConfig, content)
-    opened = {name: yaml.safe_load(value) for name, value in given.items() if _is_off(off, name)}
+    opened = {name: _plain(name, value) for name, value in given.items() if _is_off(off, name)}
     default = parse(ExperimentConfig, override(content, opened)) if opened else off
     rest = _without(rest, nested | opened)
     form = _Together[kind]  # type: ignore[valid-type]
@@ -68,7 +68,7 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     except UsageError:
         # Where the config's own check names the mistake, its line is the clearer one.
         fields = {
-            name: yaml.safe_load(value)
+            name: _plain(name, value)
             for name, value in given.items()
             if name.split(".")[0] in ExperimentConfig.model_fields
         }
@@ -83,8 +83,16 @@ def parse_study(kind: type[O], arguments: Sequence[str]) -> tuple[O, dict[str, A
     fields = {
         name: value for name, value in _pairs(arguments).items() if name.split(".")[0] in sections and "." in name
     }
-    changes = {name: yaml.safe_load(value) for name, value in fields.items()}
+    changes = {name: _plain(name, value) for name, value in fields.items()}
     return parse_options("study", kind, _without(arguments, fields)), changes
+
+
+def _plain(name: str, value: str) -> Any:
+    """A value of the command line, read as YAML."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"{name}: {value!r} is not plain YAML") from None
 
 
 def _is_off(experiment: ExperimentConfig, name: str) -> bool:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.registry import LearnerConfig
@@ -171,7 +172,15 @@ class StorageConfig(Config):
     tracking_uri: str | None = None
     """MLflow tracking store; default: the environment's MLFLOW_TRACKING_URI, or SQLite in `root`."""
     study_uri: str | None = None
-    """Optuna's RDB storage; default: SQLite in `root`."""
+    """Optuna's RDB storage; default: the environment's MAMBACL_STUDY_URI, or SQLite in `root`."""
+
+    @field_validator("tracking_uri", "study_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None, info: ValidationInfo) -> str | None:
+        if uri and urlsplit(uri).password:
+            way = "MAMBACL_STUDY_URI" if info.field_name == "study_uri" else "MLFLOW_TRACKING_PASSWORD"
+            raise ValueError(f"holds a password, which every run would keep; put it into the environment, as {way}")
+        return uri
 
 
 class ExperimentConfig(Config):

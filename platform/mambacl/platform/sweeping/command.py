@@ -27,7 +27,7 @@ from mambacl.platform.sweeping.card import model_card
 from mambacl.platform.sweeping.promotion import promote
 from mambacl.platform.sweeping.scheduler import open_scheduler
 from mambacl.platform.sweeping.search import StudySearch
-from mambacl.platform.sweeping.study import open_study, study_uri
+from mambacl.platform.sweeping.study import open_study, shown_uri
 from mambacl.platform.sweeping.trial import run_trial, trial_folder, trial_name, trial_resources
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
@@ -247,8 +247,8 @@ def show_end(
     lines = {
         "model": f"models:/{config.name}/{version} ({role})",
         "trials": folder / "trials",
-        "study": f"optuna-dashboard {study_uri(config.storage)}",
-        "MLflow UI": f"mlflow ui --backend-store-uri {store.uri} --host 127.0.0.1 --port 5000 --workers 1",
+        "study": f"optuna-dashboard {shown_uri(config.storage)}",
+        "MLflow UI": store.pages,
         "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.seconds.items()),
     }
     for what, text in lines.items():

@@ -1,17 +1,27 @@
 """The study of a sweep: kept in Optuna's RDB storage, which optuna-dashboard opens."""
 
+import os
 from pathlib import Path
 
 import optuna
+from sqlalchemy import make_url
 
 from mambacl.platform.config import ExperimentConfig, StorageConfig
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+VARIABLE = "MAMBACL_STUDY_URI"
+
+
 def study_uri(storage: StorageConfig) -> str:
     """Where studies are kept."""
-    return storage.study_uri or f"sqlite:///{Path(storage.root).resolve()}/optuna.db"
+    return storage.study_uri or os.environ.get(VARIABLE) or f"sqlite:///{Path(storage.root).resolve()}/optuna.db"
+
+
+def shown_uri(storage: StorageConfig) -> str:
+    """The same for people: without a password."""
+    return make_url(study_uri(storage)).render_as_string(hide_password=True)
 
 
 def open_study(config: ExperimentConfig, modes: dict[str, str]) -> optuna.Study:

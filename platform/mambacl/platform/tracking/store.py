@@ -57,6 +57,13 @@ class Store:
         self._lock = Path(storage.root) / ".mlflow.lock"
         self._writing = threading.Lock()
 
+    @property
+    def pages(self) -> str:
+        """Where its pages are, or the command that opens them."""
+        if self.uri.startswith("http"):
+            return self.uri
+        return f"mlflow ui --backend-store-uri {self.uri} --host 127.0.0.1 --port 5000 --workers 1"
+
     @functools.cached_property
     def client(self) -> MlflowClient:
         """MLflow's client. Two processes that open a new SQLite store at once would both lay out its tables."""

@@ -1,4 +1,4 @@
-"""Figures of one training run. They are drawn in the thread that delivers, and pyplot is for one thread and keeps them all."""
+"""Figures of one training run. They are not pyplot's, which would keep each one until it is closed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from mambacl.platform.evaluation.figures import PALETTE
 def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
     """Training loss and selectivity, and meta-val score, against steps."""
     points = pd.DataFrame(curve).set_index("step")
-    figure = Figure(figsize=(10, 3.2))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for column, colour, name in (("train/loss", PALETTE[0], "loss"), ("train/selectivity", PALETTE[1], "selectivity")):
         if column in points:
@@ -30,7 +30,7 @@ def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
         axis.set_ylim(bottom=0)
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, y=1.04)
+    figure.suptitle(title)
     return figure
 
 

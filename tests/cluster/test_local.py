@@ -1,0 +1,111 @@
+"""`cluster/local`: real nodes, PostgreSQL and MLflow, closed to strangers, ended without a trace, begun again as they were."""
+
+import base64
+import json
+import os
+import shutil
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Addresses on which these processes listen for TCP."""
+    sockets = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[fields[9]] = fields[1].split(":")[0]
+    found = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            inode = os.readlink(link).removeprefix("socket:[").removesuffix("]")
+            if inode in sockets:
+                found.add(sockets[inode])
+    return found
+
+
+def group(leader: int) -> set[int]:
+    """Processes of a process group."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if os.getpgid(int(folder.name)) == leader:
+                    found.add(int(folder.name))
+            except ProcessLookupError:
+                pass
+    return found
+
+
+def status(url: str, headers: dict[str, str] | None = None) -> int:
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster):
+    if shutil.which("pg_config") is None:
+        pytest.skip("no PostgreSQL (Debian: apt-get install postgresql libpq-dev)")
+    made = make_cluster()
+    made.up("--workers", "1")
+    return made
+
+
+def processes(cluster):
+    return json.loads((cluster.folder / "state.json").read_text())["processes"]
+
+
+def test_only_this_machine_can_reach_it(cluster):
+    found = set().union(*(listening(group(process["pid"])) for process in processes(cluster).values()))
+    assert found == {"0100007F"}, "127.0.0.1 as the kernel writes it"
+
+
+def test_ray_asks_for_its_token(cluster):
+    jobs = cluster.environment["RAY_API_SERVER_ADDRESS"] + "/api/jobs/"
+    token = (cluster.folder / "token").read_text()
+    assert status(jobs) == 401
+    assert status(jobs, {"Authorization": f"Bearer {'0' * len(token)}"}) in (401, 403)
+    assert status(jobs, {"Authorization": f"Bearer {token}"}) == 200
+
+
+def test_mlflow_asks_for_a_password_and_knows_its_name(cluster):
+    experiments = cluster.environment["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/experiments/search?max_results=1"
+    pair = f"mambacl:{cluster.environment['MLFLOW_TRACKING_PASSWORD']}".encode()
+    known = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+    assert status(experiments) == 401
+    assert status(experiments, known) == 200
+    assert status(experiments, known | {"Host": "elsewhere.example"}) == 403
+
+
+def test_nobody_else_reads_its_secrets(cluster):
+    secret = {"token", "env", "users.ini", "mlflow-key", "mlflow-password", "postgres-password"}
+    assert {name: stat.S_IMODE((cluster.folder / name).stat().st_mode) for name in secret} == dict.fromkeys(
+        secret, 0o600
+    )
+    words = [
+        (cluster.folder / name).read_text() for name in ("token", "mlflow-key", "mlflow-password", "postgres-password")
+    ]
+    for process in group(os.getpid()) | {p for q in processes(cluster).values() for p in group(q["pid"])}:
+        line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+        assert not any(word in line for word in words), "every user of a machine can list command lines"
+
+
+def test_up_starts_what_does_not_run_and_down_ends_it_all(cluster):
+    before = processes(cluster)
+    assert list(before) == ["postgres", "mlflow", "head", "worker-1"]
+    cluster.kill("worker-1")
+    cluster.up("--workers", "1")
+    after = processes(cluster)
+    assert after.pop("worker-1") != before.pop("worker-1")
+    assert after == before
+    members = {pid for process in processes(cluster).values() for pid in group(process["pid"])}
+    cluster.down()
+    assert not [pid for pid in members if Path(f"/proc/{pid}").exists()]
+    assert processes(cluster) == {}
