@@ -1,8 +1,8 @@
 """Meta-training: the loop that every worker of a run executes, with or without Ray around it."""
 
 import logging
-import os
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +30,9 @@ logger = logging.getLogger("mambacl")
 LOG_EVERY = 10
 """Steps between points of the training curve; each is the mean over its steps."""
 
+PROCESS = uuid.uuid4().hex
+"""Names this process among those of all machines."""
+
 Report = Callable[[Checkpoint], None]
 Live = Callable[[int, dict[str, float]], bool]
 Leaving = Callable[[int], bool]
@@ -44,7 +47,7 @@ class Preempted(RuntimeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.pid = os.getpid()
+        self.process = PROCESS
 
 
 def meta_train(

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from mambacl.platform.config import ExperimentConfig, ResourcesConfig
 from mambacl.platform.training import checkpoint, failure
 from mambacl.platform.training.failure import out_of_memory
-from mambacl.platform.training.loop import Diverged, Preempted
+from mambacl.platform.training.loop import PROCESS, Diverged, Preempted
 from mambacl.platform.training.ray_worker import Job, train_alone, train_worker
 
 logger = logging.getLogger("mambacl")
@@ -67,7 +67,7 @@ class Retrial:
         reason, text = failure.in_words(error)
         name, retries = self.run.name, self.config.resources.retries
         if isinstance(error, Preempted):
-            if error.pid == os.getpid():
+            if error.process == PROCESS:
                 raise error
             logger.warning("%s: %s; it goes on elsewhere", name, error)
             return
