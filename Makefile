@@ -1,11 +1,12 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
-# make test: install what the tests need and run them all.
+# make test: install what the tests need and run them, but for those that take minutes each.
+# make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost.
 # make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint audit
+.PHONY: demo test test-cluster lint audit
 
 demo:
 	@begin=$$(date +%s); $(MAKE) --no-print-directory $(VENV)/installed && installed=$$(date +%s) && \
@@ -13,7 +14,10 @@ demo:
 	echo "installation $$((installed - begin)) s, all together $$(($$(date +%s) - begin)) s"
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not long'
+
+test-cluster: $(VENV)/installed-dev
+	$(BIN)/pytest tests/cluster
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

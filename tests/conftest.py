@@ -29,3 +29,72 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+TROUBLED = '''
+"""A learner that gets into the trouble that its config names, in training."""
+
+import os
+import time
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from mambacl.learners.closed_form.alpaca import Alpaca
+from mambacl.learners.closed_form.configs import AlpacaConfig
+
+
+class TroubledConfig(AlpacaConfig):
+    """ALPaCA with troubles."""
+
+    implementation: ClassVar[str] = "troubled:Troubled"
+    name: Literal["troubled"] = "troubled"
+    trouble: Literal["none", "nan", "exception", "hungry", "starving"] = "none"
+    """hungry: memory for two episodes at a time; starving: for none."""
+    at: int = 0
+    """Step from which on it is in trouble."""
+    pause: float = 0.0
+    """Seconds that it waits before a step."""
+    trace: str | None = None
+    """File that gets a line a step: its number, the time, and the process."""
+
+
+class Troubled(Alpaca):
+    step = -1
+
+    def before_step(self, step):
+        self.step = step
+        time.sleep(self.config.pause)
+        if self.config.trace:
+            with Path(self.config.trace).open("a") as file:
+                file.write(f"{step} {time.time()} {os.getpid()}\\n")
+
+    def forward(self, episode, state=None, **options):
+        trouble = self.config.trouble if self.step >= self.config.at else "none"
+        if len(episode.index) > {"hungry": 2, "starving": 0}.get(trouble, 10**9):
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(episode.index)} episodes")
+        if trouble == "exception":
+            raise ValueError("the learner is broken")
+        output = super().forward(episode, state, **options)
+        return output if trouble != "nan" else type(output)(output.prediction * float("nan"))
+'''
+
+
+@pytest.fixture(scope="session")
+def troubled(tmp_path_factory) -> Path:
+    """A folder for PYTHONPATH with an installed package that brings the learner `troubled`."""
+    site = tmp_path_factory.mktemp("troubled")
+    (site / "troubled.py").write_text(TROUBLED)
+    metadata = site / "troubled-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: troubled\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[mambacl.learners]\ntroubled = troubled:TroubledConfig\n")
+    return site
+
+
+@pytest.fixture
+def with_troubled(troubled) -> dict[str, str]:
+    """The environment of processes that know the learner `troubled`."""
+    path = [str(troubled), os.environ.get("PYTHONPATH")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}

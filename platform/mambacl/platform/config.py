@@ -92,6 +92,9 @@ class TrainConfig(Config):
 class ResourcesConfig(Config):
     """What a training run asks of the cluster."""
 
+    trainer: Literal["ray", "inline"] = "ray"
+    """Who trains: Ray Train's workers, or for one worker inline, in the trial's own process: many short trials spend less time
+    on starting."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Ray Train workers; they share each batch."""
     cpus: Annotated[int, Field(ge=1)] = 1
@@ -103,10 +106,13 @@ class ResourcesConfig(Config):
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """Workers on as few nodes as possible, or on many; strictly: on one node, or each on a node of its own."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """How often workers that died are started again from the newest checkpoint."""
+    """How often workers that died are started again from the newest checkpoint; those that were asked to leave their machine
+    (SIGTERM, a node that is drained) write one first and are not counted."""
 
     @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
+    def _workers_fit(self) -> Self:
+        if self.trainer == "inline" and self.workers > 1:
+            raise ValueError(f"trainer: inline trains with one worker, got workers = {self.workers}")
         if self.workers > 1 and self.gpus % 1:
             raise ValueError(f"gpus: several workers need whole GPUs, got {self.gpus}")
         if self.gpus > 1 and self.gpus % 1:

@@ -36,8 +36,8 @@ from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import common_tags
 from mambacl.platform.training.command import check
+from mambacl.platform.training.failure import TrainingFailed
 from mambacl.platform.training.loop import higher_is_better
-from mambacl.platform.training.run import TrainingFailed
 from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")

@@ -29,16 +29,16 @@ from mambacl.platform.sweeping.promotion import promote
 from mambacl.platform.sweeping.scheduler import open_scheduler
 from mambacl.platform.sweeping.search import StudySearch
 from mambacl.platform.sweeping.study import open_study, shown_uri
-from mambacl.platform.sweeping.trial import run_trial, trial_folder, trial_name
+from mambacl.platform.sweeping.trial import run_trial, trial_folder, trial_name, trial_resources
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.tracking.registry import CHAMPION, register
 from mambacl.platform.tracking.store import Store
-from mambacl.platform.training import checkpoint
+from mambacl.platform.training import checkpoint, failure
 from mambacl.platform.training.bookkeeping import common_tags, open_record, params_of
 from mambacl.platform.training.command import attend_training, check
+from mambacl.platform.training.failure import TrainingFailed
 from mambacl.platform.training.loop import higher_is_better
-from mambacl.platform.training.run import TrainingFailed
 
 logger = logging.getLogger("mambacl")
 
@@ -128,7 +128,8 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
     modes = {name: modes[name] for name in config.sweep.objectives}
     study = open_study(config, modes)
     places = places_for(config.resources)
-    searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
+    searcher = StudySearch(config, study, modes, lambda number: failure.read(trial_folder(folder, number)) is not None)
+    book = Book(config, folder, delivery)
     record_sweep(config, folder)
     delivery.add(folder)
 
@@ -140,18 +141,21 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
             tune.with_parameters(
                 run_trial, base=config.model_dump(mode="json", exclude_unset=True), sweep=str(folder), board=board
             ),
-            # The workers ask for the CPUs. A trial that asked for a share of one would take a whole worker's place.
-            {"CPU": 0, "memory": 1},
+            trial_resources(config.resources),
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=open_scheduler(config, study, modes["score"], prune),
             num_samples=-1,
             max_concurrent_trials=min(places, config.sweep.concurrent or places),
-            reuse_actors=False,
+            reuse_actors=config.resources.trainer == "inline",
         ),
         run_config=tune.RunConfig(
-            name=f"attempt-{time.time_ns():x}", storage_path=str(folder / "ray"), verbose=0, callbacks=[book]
+            name=f"attempt-{time.time_ns():x}",
+            storage_path=str(folder / "ray"),
+            failure_config=tune.FailureConfig(max_failures=-1),  # the book counts
+            verbose=0,
+            callbacks=[book],
         ),
     )
 

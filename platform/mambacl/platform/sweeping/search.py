@@ -4,7 +4,7 @@ Ray's own OptunaSearch forgets the trials of a crashed driver: they stay RUNNING
 they are handed out again first, each with its number and values, so that a sweep has exactly as many trials as it was asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -18,10 +18,17 @@ from mambacl.platform.overrides import flatten
 class StudySearch(Searcher):
     """Suggests from a persistent study until it has `sweep.trials` trials, unfinished ones of an earlier driver first."""
 
-    def __init__(self, config: ExperimentConfig, study: optuna.Study, modes: Mapping[str, str]) -> None:
-        """modes: what is optimised and how, in order, such as {"score": "max"}."""
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        study: optuna.Study,
+        modes: Mapping[str, str],
+        failed: Callable[[int], bool] = lambda number: False,
+    ) -> None:
+        """modes: what is optimised and how, in order, such as {"score": "max"}; failed: whether the trial of this number can
+        never be finished."""
         super().__init__(metric=list(modes), mode=list(modes.values()))  # type: ignore[arg-type]
-        self.config, self.study, self.objectives = config, study, list(modes)
+        self.config, self.study, self.objectives, self.failed = config, study, list(modes), failed
         self.left_over = [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
         self.trials: dict[str, optuna.Trial] = {}
         self.stopping = False
@@ -49,11 +56,11 @@ class StudySearch(Searcher):
             trial.report(result[self.objectives[0]], result["step"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """COMPLETE with all steps done, PRUNED when the scheduler stopped it, FAIL on an error."""
+        """COMPLETE with all steps done, PRUNED when the scheduler stopped it, FAIL where it can never be finished."""
         trial = self.trials.pop(trial_id)
         if self.stopping:
             return
-        if error or result is None or any(name not in result for name in self.objectives):
+        if error or self.failed(trial.number) or result is None or any(name not in result for name in self.objectives):
             self.study.tell(trial, state=TrialState.FAIL)
         elif result["finished"] or len(self.objectives) > 1:
             self.study.tell(trial, [result[name] for name in self.objectives])

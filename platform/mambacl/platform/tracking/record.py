@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from mambacl.tasks.config import Config, parse
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 FILE = "run.json"
+
+_changing = threading.Lock()
+"""A run is delivered in one thread and closed in another."""
 
 
 class Record(Config):
@@ -35,6 +39,8 @@ class Record(Config):
     status: Status = "RUNNING"
     run_id: str | None = None
     """In MLflow, once it is known there."""
+    sent: int = -1
+    """Step up to which MLflow has the curve. A run that goes on from an older checkpoint comes by the same steps again."""
     delivered: bool = False
     """MLflow has everything, and the run is closed."""
 
@@ -56,13 +62,15 @@ def write(folder: Path, record: Record) -> Record:
 
 def reopen(folder: Path, record: Record) -> Record:
     """Write the record of a run that starts or goes on: what an earlier attempt is known by stays."""
-    if known := read(folder):
-        record = record.model_copy(update={"run_id": known.run_id, "started": known.started})
-    return write(folder, record)
+    with _changing:
+        if known := read(folder):
+            record = record.model_copy(update={"run_id": known.run_id, "started": known.started, "sent": known.sent})
+        return write(folder, record)
 
 
 def update(folder: Path, **changes: Any) -> Record:
     """Change fields of an existing record."""
-    record = read(folder)
-    assert record is not None, f"{folder} has no record"
-    return write(folder, record.model_copy(update=changes))
+    with _changing:
+        record = read(folder)
+        assert record is not None, f"{folder} has no record"
+        return write(folder, record.model_copy(update=changes))

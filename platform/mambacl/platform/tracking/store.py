@@ -23,13 +23,16 @@ from mambacl.platform.training import checkpoint, figures
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 
+_environment = threading.Lock()
+"""All threads have the same environment."""
+
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
 
 DIGEST = 36
 """Characters of a data set's digest: MLflow's limit."""
 
-ARTIFACTS = (".csv", ".html", ".md", ".parquet", ".png", ".yaml")
+ARTIFACTS = (".csv", ".html", ".md", ".parquet", ".png", ".txt", ".yaml")
 """Endings of the files in a run's folder that MLflow gets."""
 
 
@@ -72,14 +75,15 @@ class Store:
     @contextmanager
     def globally(self) -> Iterator[None]:
         """Make this MLflow's store for code that is given none: it looks models of a version up there."""
-        before = os.environ.get(VARIABLE)
-        os.environ[VARIABLE] = self.uri
-        try:
-            yield
-        finally:
-            os.environ.pop(VARIABLE)
-            if before is not None:
-                os.environ[VARIABLE] = before
+        with _environment:
+            before = os.environ.get(VARIABLE)
+            os.environ[VARIABLE] = self.uri
+            try:
+                yield
+            finally:
+                os.environ.pop(VARIABLE)
+                if before is not None:
+                    os.environ[VARIABLE] = before
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made where there is none yet."""
@@ -109,8 +113,9 @@ class Store:
         run_id = record.run_id
         assert run_id is not None
         last = checkpoint.newest(folder) if record.kind == "train" else None
-        if last:
-            self._log_metrics(run_id, _points(last.curve))
+        if last and last.progress.step > record.sent:
+            self._log_metrics(run_id, _points(point for point in last.curve if point["step"] > record.sent))
+            records.update(folder, sent=last.progress.step)
         if record.status == "RUNNING":
             return record
         self._log_metrics(run_id, [Metric(name, value, record.started, 0) for name, value in record.metrics.items()])

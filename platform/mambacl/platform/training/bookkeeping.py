@@ -16,6 +16,8 @@ from mambacl.platform.tracking import classes
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
 from mambacl.platform.training import checkpoint
+from mambacl.platform.training.checkpoint import Checkpoint
+from mambacl.platform.training.failure import TrainingFailed, in_words
 from mambacl.tasks.config import ConfigError
 
 
@@ -43,16 +45,28 @@ def close_record(run: Path, error: BaseException | None) -> None:
     """Say in the record how the run ended."""
     last = checkpoint.newest(run)
     tags = dict(records.read(run).tags)  # type: ignore[union-attr]
-    if last and last.progress.stopped:
-        tags["mambacl.stopped"] = last.progress.stopped
+    if last:
+        tags |= _tags_of(last)
     if error is not None:
-        tags["mambacl.reason"] = f"{type(error).__name__}: {error}"[:500] if str(error) else type(error).__name__
+        tags["mambacl.reason"] = str(error) if isinstance(error, TrainingFailed) else in_words(error)[0]
     interrupted = isinstance(error, KeyboardInterrupt)
     status: records.Status = "FINISHED" if error is None else "KILLED" if interrupted else "FAILED"
     metrics = {}
     if last and last.progress.best_score is not None:
         metrics = {"best/score": last.progress.best_score, "best/step": float(last.progress.best_step)}
     records.update(run, status=status, tags=tags, metrics=metrics)
+
+
+def _tags_of(last: Checkpoint) -> dict[str, str]:
+    """What happened on the way."""
+    progress, tags = last.progress, {}
+    if progress.stopped:
+        tags["mambacl.stopped"] = progress.stopped
+    if progress.accumulate > last.config.train.accumulate:
+        tags["mambacl.accumulate"] = f"{progress.accumulate}, for lack of memory"
+    if progress.preempted:
+        tags["mambacl.preempted"] = str(progress.preempted)
+    return tags
 
 
 def run_label(config: ExperimentConfig) -> str:

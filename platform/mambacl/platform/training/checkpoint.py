@@ -51,6 +51,12 @@ class Progress(Config):
     """Time that processors of the first worker were busy, over all attempts: the same whatever else the machine does."""
     stopped: str | None
     """Why the run is over, or None while it is not."""
+    accumulate: int = 1
+    """Parts that workers cut their share of a batch into: more than the config's where memory was too short for those."""
+    preempted: int = 0
+    """How often a worker was asked to leave its machine, over all attempts."""
+    window: tuple[float, ...] = ()
+    """Sums of the training metrics since the last point of the curve."""
     state_floats: int
     """Numbers that the learner holds after an episode's stream."""
     spec: Spec
@@ -124,20 +130,29 @@ def save(
     optimizer: dict[str, Tensor],
     curve: list[dict[str, float]],
 ) -> Checkpoint:
-    """Write the checkpoint of a step, then remove those that are neither among the newest nor the best."""
+    """Write the checkpoint of a step, then remove those that are neither among the newest nor the best.
+
+    Raises what the disk raises, such as that it is full; older checkpoints stay.
+    """
     folder = run / "checkpoints"
     final = folder / f"step-{progress.step:08d}"
+    _remove_drafts(folder)
     draft = folder / f".draft-{progress.step:08d}-{os.getpid()}"
     draft.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft / "model.safetensors")
-    save_file(optimizer, draft / "optimizer.safetensors")
-    (draft / "config.json").write_text(config.model_dump_json(indent=1))
-    (draft / "progress.json").write_text(progress.model_dump_json(indent=1))
-    (draft / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
-    for file in draft.iterdir():
-        _flush(file)
-    (draft / MANIFEST).write_text(json.dumps({file.name: _sha256(file) for file in sorted(draft.iterdir())}, indent=1))
-    _flush(draft / MANIFEST)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft / "model.safetensors")
+        save_file(optimizer, draft / "optimizer.safetensors")
+        (draft / "config.json").write_text(config.model_dump_json(indent=1))
+        (draft / "progress.json").write_text(progress.model_dump_json(indent=1))
+        (draft / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
+        for file in draft.iterdir():
+            _flush(file)
+        hashes = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+        (draft / MANIFEST).write_text(json.dumps(hashes, indent=1))
+        _flush(draft / MANIFEST)
+    except Exception:
+        _remove_drafts(folder)  # a full disk gets its room back
+        raise
     if final.exists():  # a faulty one that this run went back before
         shutil.rmtree(final)
     draft.rename(final)
@@ -177,7 +192,11 @@ def _remove_old(folder: Path, keep: int, best_step: int) -> None:
     for path in list(_complete(folder))[:-keep]:
         if path.name != f"step-{best_step:08d}":
             shutil.rmtree(path)
-    for path in folder.glob(".draft-*"):  # left by killed attempts
+
+
+def _remove_drafts(folder: Path) -> None:
+    """What killed attempts left."""
+    for path in folder.glob(".draft-*"):
         shutil.rmtree(path)
 
 

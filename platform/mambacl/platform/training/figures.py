@@ -28,7 +28,8 @@ def learning_curve(curve: Sequence[Mapping[str, float]], title: str) -> Figure:
         axis.set_title(name)
         axis.set_xlabel("step")
         axis.set_ylim(bottom=0)
-        axis.legend(frameon=False)
+        if axis.lines:  # a run of a few steps has no point of its loss
+            axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure

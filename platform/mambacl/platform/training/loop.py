@@ -2,6 +2,7 @@
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,21 +30,43 @@ logger = logging.getLogger("mambacl")
 LOG_EVERY = 10
 """Steps between points of the training curve; each is the mean over its steps."""
 
+PROCESS = uuid.uuid4().hex
+"""Names this process among those of all machines."""
+
 Report = Callable[[Checkpoint], None]
 Live = Callable[[int, dict[str, float]], bool]
+Leaving = Callable[[int], bool]
 
 
 class Diverged(RuntimeError):
     """The training loss is no longer a number."""
 
 
-def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Report, live: Live) -> Progress:
+class Preempted(RuntimeError):
+    """A worker was asked to leave its machine; the run wrote a checkpoint and goes on elsewhere."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.process = PROCESS
+
+
+def meta_train(
+    config: ExperimentConfig,
+    run: Path,
+    worker: Worker,
+    report: Report,
+    live: Live,
+    leaving: Leaving = lambda step: False,
+    accumulate: int = 1,
+) -> Progress:
     """Train to config.train.steps from the newest whole checkpoint of the folder `run`, or from the start.
 
     After every evaluation a checkpoint is written and `report` called with it, on every worker. `live` hears of each
     point of the curve, on the first worker; when it returns True the run writes a checkpoint and ends, to be continued.
-    Returns the progress at the end, with the reason in `stopped` where the run is over. Raises Diverged when the loss
-    is NaN or infinite; the checkpoints before that stay.
+    `leaving` is asked after each step, on every worker: True says that this process must end soon.
+    accumulate: parts that a worker cuts its share of a batch into, where the config's are too few for the memory.
+    Returns the progress at the end, with the reason in `stopped` where the run is over. Raises Preempted after the
+    checkpoint of a worker that is leaving, and Diverged when the loss is NaN or infinite; the checkpoints before that stay.
     """
     train = config.train
     family = build_family(config.task)
@@ -51,7 +74,6 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
     learner = build_learner(config.learner, family.spec).to(worker.device)
     steps = train.steps if learner.trainable else 0
     optimizer = build_optimizer(learner, train)
-    stepper = Stepper(learner, optimizer, config, worker)
     progress = Progress(
         step=0,
         score=None,
@@ -69,10 +91,13 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         load_state_tensors(learner, optimizer, last.optimizer)
         progress, curve = last.progress, last.curve
         logger.info("continuing %s from step %d", run.name, progress.step)
+    parts = max(train.accumulate, progress.accumulate, accumulate)
+    progress = progress.model_copy(update={"accumulate": parts})
+    stepper = Stepper(learner, optimizer, config, worker, parts)
     clock = Clock(progress)
-    window = torch.zeros(len(METRICS), dtype=torch.float64)
+    window = torch.tensor(progress.window or [0.0] * len(METRICS), dtype=torch.float64)
     if not steps and progress.stopped is None:
-        found = validate(learner, family, config, worker)
+        found = validate(learner, family, config, worker, parts)
         curve.append({"step": 0, "time": _now(), **found.point})
         score = found.point["meta_val/score"]
         progress = progress.model_copy(
@@ -90,27 +115,31 @@ def meta_train(config: ExperimentConfig, run: Path, worker: Worker, report: Repo
         if not torch.isfinite(metrics[0]):
             raise Diverged(f"loss is {float(metrics[0])} at step {done}")
         window += metrics
+        news: dict[str, float] = {}
         if done % LOG_EVERY == 0:
-            point = dict(zip(METRICS, (window / LOG_EVERY).tolist(), strict=True)) | {"train/learning_rate": rate}
+            news = dict(zip(METRICS, (window / LOG_EVERY).tolist(), strict=True)) | {"train/learning_rate": rate}
             window.zero_()
-            curve.append({"step": done, "time": _now(), **point})
-            asked = worker.rank == 0 and live(done, point)
-            if worker.total(torch.tensor(float(asked))) > 0 and done % train.evaluate_every and done < train.steps:
-                progress = progress.model_copy(update={"step": done, **clock.read()})
-                _save(run, config, progress, learner, optimizer, curve, worker)
-                return progress
-        if done % train.evaluate_every == 0 or done == train.steps:
-            found = validate(learner, family, config, worker)
-            spent = clock.read()
+            curve.append({"step": done, "time": _now(), **news})
+        due = done % train.evaluate_every == 0 or done == steps
+        found = validate(learner, family, config, worker, parts) if due else None
+        leave, spent = worker.any(leaving(done)), clock.read()
+        facts = {"step": done, "window": tuple(window.tolist()), "preempted": progress.preempted + leave}
+        progress = progress.model_copy(update=facts | spent)
+        if found:
+            news |= found.point
             curve.append(
                 {"step": done, "time": _now(), **found.point} | {f"train/{name}": t for name, t in spent.items()}
             )
-            progress = _advance(progress, done, found.point["meta_val/score"], config)
-            progress = progress.model_copy(update={"scores": found.scores, "expert_use": found.expert_use, **spent})
+            progress = _advance(progress, found.point["meta_val/score"], config)
+            progress = progress.model_copy(update={"scores": found.scores, "expert_use": found.expert_use})
             report(_save(run, config, progress, learner, optimizer, curve, worker))
-            asked = worker.rank == 0 and live(done, found.point)
-            if progress.stopped or worker.total(torch.tensor(float(asked))) > 0:
-                break
+        stop = bool(news) and worker.any(worker.rank == 0 and live(done, news))
+        if (leave or stop) and not found:
+            _save(run, config, progress, learner, optimizer, curve, worker)
+        if stop or progress.stopped:
+            break
+        if leave:
+            raise Preempted(f"asked to leave its machine at step {done}")
     return progress
 
 
@@ -135,7 +164,9 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _advance(before: Progress, step: int, score: float, config: ExperimentConfig) -> Progress:
+def _advance(before: Progress, score: float, config: ExperimentConfig) -> Progress:
+    """The progress after an evaluation at its step."""
+    step = before.step
     sign = 1 if higher_is_better(before.spec.output) else -1
     better = before.best_score is None or sign * score > sign * before.best_score
     stale = 0 if better else before.stale + 1
@@ -146,7 +177,6 @@ def _advance(before: Progress, step: int, score: float, config: ExperimentConfig
         stopped = f"plateau: {stale} evaluations without a better score"
     return before.model_copy(
         update={
-            "step": step,
             "score": score,
             "best_score": score if better else before.best_score,
             "best_step": step if better else before.best_step,

@@ -28,8 +28,12 @@ PREFIX = 1 << 39
 class Stepper:
     """Takes optimiser steps with a learner, on this worker's share of each batch."""
 
-    def __init__(self, learner: Learner, optimizer: Optimizer, config: ExperimentConfig, worker: Worker) -> None:
+    def __init__(
+        self, learner: Learner, optimizer: Optimizer, config: ExperimentConfig, worker: Worker, parts: int | None = None
+    ) -> None:
+        """parts: those that a worker cuts its share of a batch into, by default the config's `accumulate`."""
         self.learner, self.optimizer, self.config, self.worker = learner, optimizer, config, worker
+        self.parts = parts or config.train.accumulate
         shared = worker.size > 1 and learner.trainable
         self.model: nn.Module = DistributedDataParallel(learner) if shared else learner
 
@@ -47,9 +51,9 @@ class Stepper:
         passing = generator(self.config.seed, "state passing", step).random() < train.state_passing
         sums = torch.zeros(len(METRICS), dtype=torch.float64)
         counts = torch.zeros(len(METRICS), dtype=torch.float64)
-        for part in range(train.accumulate):
-            last = part == train.accumulate - 1
-            numbers = own[part :: train.accumulate]
+        for part in range(self.parts):
+            last = part == self.parts - 1
+            numbers = own[part :: self.parts]
             episode = episodes(numbers).to(worker.device)
             state = None
             if passing:

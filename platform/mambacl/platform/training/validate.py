@@ -36,8 +36,8 @@ class Validation:
 
 
 @torch.no_grad()
-def validate(learner: Learner, family: Family, config: ExperimentConfig, worker: Worker) -> Validation:
-    """Score the learner as it is."""
+def validate(learner: Learner, family: Family, config: ExperimentConfig, worker: Worker, parts: int = 1) -> Validation:
+    """Score the learner as it is, on as many episodes at once as a batch has, or a batch cut into parts."""
     learner.eval()
     episodes = config.train.evaluate_episodes
     names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
@@ -47,8 +47,9 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     experts = getattr(config.learner, "experts", None)
     use = torch.zeros(learner.layers, config.task.tasks, experts.count if experts else 0, dtype=torch.float64)
     own = worker.share(range(episodes))
-    for start in range(0, len(own), config.train.batch):
-        indices = own[start : start + config.train.batch]
+    at_once = max(1, config.train.batch // parts)
+    for start in range(0, len(own), at_once):
+        indices = own[start : start + at_once]
         episode = family.episodes("meta_val", indices).to(worker.device)
         output = learner(episode)
         prediction = output.prediction.float()

@@ -24,3 +24,7 @@ class Worker:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether any worker says so; the same answer on all."""
+        return float(self.total(torch.tensor(float(flag)))) > 0
