@@ -77,7 +77,7 @@ def test_ray_asks_for_its_token(cluster):
 
 def test_mlflow_asks_for_a_password_and_knows_its_name(cluster):
     experiments = cluster.environment["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/experiments/search?max_results=1"
-    pair = f"mambacl:{cluster.environment['MLFLOW_TRACKING_PASSWORD']}".encode()
+    pair = f"admin:{cluster.environment['MLFLOW_TRACKING_PASSWORD']}".encode()
     known = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     assert status(experiments) == 401
     assert status(experiments, known) == 200
@@ -85,7 +85,7 @@ def test_mlflow_asks_for_a_password_and_knows_its_name(cluster):
 
 
 def test_nobody_else_reads_its_secrets(cluster):
-    secret = {"token", "env", "users.ini", "mlflow-key", "mlflow-password", "postgres-password"}
+    secret = {"token", "env", "mlflow-key", "mlflow-password", "postgres-password"}
     assert {name: stat.S_IMODE((cluster.folder / name).stat().st_mode) for name in secret} == dict.fromkeys(
         secret, 0o600
     )

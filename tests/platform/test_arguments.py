@@ -141,7 +141,8 @@ def test_the_digest_is_of_what_decides_the_weights():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["sweep", "omniglot", "--help"], ["evaluate", "--help"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["sweep", "omniglot", "--help"], ["evaluate", "--help"], ["submit", "--help"]],
 )
 def test_help_needs_none_of_the_slow_libraries(arguments):
     """What makes help fast: neither torch nor Ray nor MLflow is imported for it."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "write a finished study's page, pictures and tables anew",
     "lineup": "resize learners to equal parameters, state or FLOPs, and show what they cost",
     "resume": "finish a sweep that was interrupted",
+    "submit": "run one of these commands as a job of a cluster",
     "evaluate": "evaluate registered models, runs or checkpoints",
     "list": "list presets, studies, learners, tasks, models, runs or sweeps",
     "show": "dry run: resolved config, parameters, state, FLOPs, memory",

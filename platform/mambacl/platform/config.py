@@ -98,6 +98,10 @@ class ResourcesConfig(Config):
     """CPUs of a worker, and its threads."""
     gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of a worker."""
+    accelerator: str | None = None
+    """Only nodes with this kind of accelerator, as Ray names it, such as A100; default: any."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Workers on as few nodes as possible, or on many; strictly: on one node, or each on a node of its own."""
     retries: Annotated[int, Field(ge=0)] = 3
     """How often workers that died are started again from the newest checkpoint."""
 
@@ -105,6 +109,8 @@ class ResourcesConfig(Config):
     def _whole_gpus(self) -> Self:
         if self.workers > 1 and self.gpus % 1:
             raise ValueError(f"gpus: several workers need whole GPUs, got {self.gpus}")
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: more than one must be whole, got {self.gpus}")
         return self
 
 

@@ -4,10 +4,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
 from mambacl.platform import SWITCHES
+from mambacl.platform.origin import origin
+from mambacl.platform.shipping import code_of_checkout
 
 
 @contextlib.contextmanager
@@ -27,10 +30,14 @@ def session(address: str | None) -> Iterator[None]:
         include_dashboard=None if remote else False,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
-        # Processes of a local cluster inherit the driver's environment.
-        runtime_env={"env_vars": SWITCHES} if remote else None,
+        runtime_env=_environment() if remote else None,  # processes of a local cluster inherit the driver's
     )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _environment() -> dict[str, Any]:
+    """What workers of a cluster need of this driver: switches and, unless they came with its job, what is edited here."""
+    return {"env_vars": SWITCHES} | ({} if origin().job else code_of_checkout())

@@ -1,3 +1,3 @@
 """What `mambacl bench` measures: a file of this package for each name, with a function `rows(quick)` that yields `Row`s."""
 
-BENCHMARKS = ("tasks",)
+BENCHMARKS = ("scan", "tasks", "evaluation")

@@ -8,7 +8,6 @@ import tyro
 from mambacl.platform.arguments import parse_study
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line
-from mambacl.tasks.config import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +35,9 @@ class Options:
 def main(arguments: list[str]) -> int:
     options, changes = parse_study(Options, arguments)
     from mambacl.platform.studying.command import dry_run, study
-    from mambacl.platform.studying.config import StudyConfig, find_study
+    from mambacl.platform.studying.config import find_study
 
-    config = find_study(options.name, options.size)
-    if options.fork is not None:
-        config = parse(StudyConfig, config.model_dump(exclude_unset=True) | {"name": options.fork})
+    config = find_study(options.name, options.size, options.fork)
     result = (
         dry_run(config, changes, options.data)
         if options.dry_run

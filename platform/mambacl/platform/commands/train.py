@@ -42,12 +42,7 @@ def main(arguments: list[str]) -> int:
 
 def run_folder(experiment: ExperimentConfig, resume: str) -> Path:
     """The folder of a run: by its config's digest, so that the same command finds its own run again."""
-    base = (
-        Path(experiment.storage.root).resolve()
-        / experiment.name
-        / "train"
-        / f"{experiment.learner.name}-{experiment.digest[:8]}"
-    )
+    base = first_folder(experiment)
     if resume == "must" and not base.is_dir():
         raise ConfigError(f"resume: there is no run of this config to continue at {base}")
     if resume != "never" or not base.exists():
@@ -56,3 +51,9 @@ def run_folder(experiment: ExperimentConfig, resume: str) -> Path:
     while (folder := base.with_name(f"{base.name}-{number}")).exists():
         number += 1
     return folder
+
+
+def first_folder(experiment: ExperimentConfig) -> Path:
+    """The folder of the first run of a config."""
+    run = f"{experiment.learner.name}-{experiment.digest[:8]}"
+    return Path(experiment.storage.root).resolve() / experiment.name / "train" / run

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from rich.progress import Progress
 
-from mambacl.platform.config import StorageConfig
+from mambacl.platform.config import ResourcesConfig, StorageConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
@@ -21,6 +21,7 @@ from mambacl.platform.evaluation.models import anchors, common_task, find_models
 from mambacl.platform.evaluation.suites.registry import SUITES, SuiteConfig
 from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
+from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.record import Record
@@ -92,6 +93,7 @@ def evaluate(
     ]
     root = Path(storage.root).resolve()
     with session(address):
+        places_for(ResourcesConfig(gpus=asked.gpus))
         rows = compute_with_progress(cells, root, asked.gpus)
     folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / suite.name
     about = About.of(task)

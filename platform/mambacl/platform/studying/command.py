@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mambacl.learners.registry import build as build_learner
+from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import console
@@ -16,9 +17,10 @@ from mambacl.platform.driver import Delivery
 from mambacl.platform.evaluation.command import SPLIT, Asked, evaluate
 from mambacl.platform.evaluation.contestant import built_family
 from mambacl.platform.evaluation.suites.suite import needs
+from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
-from mambacl.platform.studying.config import Entry, StudyConfig, entries_of
+from mambacl.platform.studying.config import Entry, StudyConfig, entries_of, study_folder
 from mambacl.platform.studying.costs import show_costs
 from mambacl.platform.studying.finished import RESULTS, SNAPSHOT, read
 from mambacl.platform.studying.lineup import fit
@@ -64,10 +66,25 @@ def study(
             raise ConfigError(f"experiments.{entry.group}: {error}") from None
     not_run = unserved(config, entries)
     folder = study_folder(config, storage)
+    with alone_in(folder):
+        return _study(config, entries, not_run, folder, storage, address)
+
+
+def _study(
+    config: StudyConfig,
+    entries: list[Entry],
+    not_run: Mapping[str, str],
+    folder: Path,
+    storage: StorageConfig,
+    address: str | None,
+) -> dict[str, Any]:
     claim(config, entries, folder)
     delivery = Delivery(Store(storage))
-    delivery.add(folder)
     with session(address):
+        for need in {entry.experiment.resources for entry in entries}:
+            places_for(need)
+        record_study(config, entries, folder)
+        delivery.add(folder)
         board = open_board()
         if config.search:
             values = search_all(entries, config.search, folder, storage, delivery, board)
@@ -101,11 +118,6 @@ def study(
     for file in files:
         console.print(file, soft_wrap=True)
     return summary | {"files": files}
-
-
-def study_folder(config: StudyConfig, storage: StorageConfig) -> Path:
-    """Where a study keeps its runs."""
-    return Path(storage.root).resolve() / "studies" / config.name
 
 
 def line_up(
@@ -163,7 +175,7 @@ def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
-    """Keep the study in its folder, and open its record. Raises ConfigError where another study has this name."""
+    """Keep the study in its folder. Raises ConfigError where another study has this name."""
     for entry in entries:
         keep(
             folder / entry.path / SNAPSHOT,
@@ -173,6 +185,10 @@ def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
             "--fork NAME starts another",
         )
     (folder / SNAPSHOT).write_text(config.model_dump_json(indent=1))
+
+
+def record_study(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
+    """Open the study's record."""
     record = Record(
         kind="study",
         name=f"study {config.name}",

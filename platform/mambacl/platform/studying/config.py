@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mambacl.platform.config import Choice, DimensionConfig, ExperimentConfig, Name
+from mambacl.platform.config import Choice, DimensionConfig, ExperimentConfig, Name, StorageConfig
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
 from mambacl.platform.overrides import load, override, read_yaml, shipped
 from mambacl.tasks.config import Config, ConfigError, nearest, parse
@@ -119,19 +119,26 @@ class Entry:
         return f"{self.experiment.name}.{self.group}".translate(str.maketrans("/ =", "..-"))
 
 
-def find_study(source: str, size: str | None = None) -> StudyConfig:
-    """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first; it is then named NAME.SIZE.
+def study_folder(study: StudyConfig, storage: StorageConfig) -> Path:
+    """Where a study keeps its runs."""
+    return Path(storage.root).resolve() / "studies" / study.name
+
+
+def find_study(source: str, size: str | None = None, fork: str | None = None) -> StudyConfig:
+    """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first; it is then named NAME.SIZE,
+    or `fork`.
 
     A study and a size may name another study as their `base`. What lies over something else, a study over its base or a size
     over its study, changes mappings field by field and puts anything else in its place; `only` picks experiments by name.
     Raises ConfigError for anything else.
     """
     content = _read(source)
+    renamed = {} if fork is None else {"name": fork}
     sizes = content.pop("sizes", {})
     if not isinstance(sizes, Mapping) or not all(isinstance(part, Mapping) for part in sizes.values()):
         raise ConfigError(f"sizes: must be mappings of fields by name, in {source}")
     if not sizes and size is None:
-        return parse(StudyConfig, _picked(content))
+        return parse(StudyConfig, _picked(content) | renamed)
     chosen = size or next(iter(sizes))
     if chosen not in sizes:
         raise ConfigError(
@@ -139,7 +146,7 @@ def find_study(source: str, size: str | None = None) -> StudyConfig:
         )
     part = _on_base(sizes[chosen], (source,))
     named = {"name": f"{content.get('name')}.{chosen}", "question": content.get("question", "")}
-    return parse(StudyConfig, _picked(_lay_over(content, part)) | named)
+    return parse(StudyConfig, _picked(_lay_over(content, part)) | named | renamed)
 
 
 def _read(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def curves(points: Mapping[Entry, pd.DataFrame], rows: pd.DataFrame, looks: Look
         for entry, curve in sorted(points.items(), key=lambda pair: pair[0].label == label):
             own = {"color": looks[label]["color"], "linewidth": 2} if entry.label == label else {"color": BEHIND}
             axis.plot(curve["train/cpu_seconds"] / 60, curve["meta_val/score"], **{"linewidth": 0.8, **own})
-    _from_zero(axis)
+    _from_zero(figure)
     return figure
 
 
@@ -80,14 +80,14 @@ def regularised(points: Mapping[Entry, pd.DataFrame], field: str, looks: Looks) 
             axis.plot(mean, color=colour, alpha=strength, linestyle="-" if weight else "--", label=f"weight {weight:g}")
             axis.fill_between(mean.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, linewidth=0)
         axis.legend(frameon=False, fontsize=7)
-    _from_zero(axis)
+    _from_zero(figure)
     return figure
 
 
-def _from_zero(axis: Axes) -> None:
+def _from_zero(figure: Figure) -> None:
     """Let the shared axes of all panels begin at 0. A limit that is set stays, so this comes after all is drawn."""
-    axis.set_xlim(left=0)
-    axis.set_ylim(bottom=0)
+    figure.axes[0].set_xlim(left=0)
+    figure.axes[0].set_ylim(bottom=0)
 
 
 def _panels(names: list[str], along: str) -> tuple[Figure, dict[str, Axes]]:

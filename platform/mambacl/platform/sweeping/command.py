@@ -11,6 +11,7 @@ import optuna
 import ray
 from ray import tune
 
+from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console, table
@@ -18,12 +19,12 @@ from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.command import evaluate
 from mambacl.platform.evaluation.suites.standard import Standard
-from mambacl.platform.overrides import vary
 from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
 from mambacl.platform.sweeping.book import Book
 from mambacl.platform.sweeping.card import model_card
+from mambacl.platform.sweeping.plan import rivals_of, sweep_folder
 from mambacl.platform.sweeping.promotion import promote
 from mambacl.platform.sweeping.scheduler import open_scheduler
 from mambacl.platform.sweeping.search import StudySearch
@@ -38,7 +39,6 @@ from mambacl.platform.training.bookkeeping import common_tags, open_record, para
 from mambacl.platform.training.command import attend_training, check
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.platform.training.run import TrainingFailed
-from mambacl.tasks.config import ConfigError
 
 logger = logging.getLogger("mambacl")
 
@@ -47,17 +47,17 @@ CHANGEABLE = ("sweep.trials", "sweep.concurrent", "resources.", "storage.")
 """Fields that a sweep may be resumed with other values of: they change no trial."""
 
 
-def sweep_folder(config: ExperimentConfig) -> Path:
-    """Where a sweep keeps its trials."""
-    return Path(config.storage.root).resolve() / config.name
-
-
 def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
     """Run or finish the sweep and return what `mambacl sweep --json` prints."""
-    if not config.search:
-        raise ConfigError("search: a sweep needs at least one field to search")
-    folder, phases = sweep_folder(config), Phases()
-    rivals = {name: vary(config, changes) for name, changes in config.sweep.compare.items()}
+    rivals, folder = rivals_of(config), sweep_folder(config)
+    with alone_in(folder):
+        return _sweep(config, rivals, folder, address)
+
+
+def _sweep(
+    config: ExperimentConfig, rivals: Mapping[str, ExperimentConfig], folder: Path, address: str | None
+) -> dict[str, Any]:
+    phases = Phases()
     with phases("data"):
         prepare([config.task, *(rival.task for rival in rivals.values())], address)
     with phases("check"):
@@ -106,8 +106,12 @@ class Phases:
 
 
 def claim(config: ExperimentConfig, folder: Path) -> None:
-    """Keep the sweep's config in its folder, and open its record. Raises ConfigError where another config has this name."""
+    """Keep the sweep's config in its folder. Raises ConfigError where another config has this name."""
     keep(folder / SNAPSHOT, config.model_dump(mode="json"), f"a sweep {config.name!r}", CHANGEABLE)
+
+
+def record_sweep(config: ExperimentConfig, folder: Path) -> None:
+    """Open the sweep's record."""
     record = Record(
         kind="sweep",
         name=f"sweep {config.name}",
@@ -123,9 +127,10 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
     modes = {"score": "max" if maximised(config) else "min", "state_floats": "min"}
     modes = {name: modes[name] for name in config.sweep.objectives}
     study = open_study(config, modes)
-    searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
-    delivery.add(folder)
     places = places_for(config.resources)
+    searcher, book = StudySearch(config, study, modes), Book(config, folder, delivery)
+    record_sweep(config, folder)
+    delivery.add(folder)
 
     def prune(number: int) -> None:
         ray.get(board.prune.remote(trial_name(number)))

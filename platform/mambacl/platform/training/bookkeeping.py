@@ -1,10 +1,7 @@
 """What is written down of a training run beside its checkpoints: its record and its config."""
 
 import contextlib
-import getpass
 import math
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import yaml
 
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.evaluation.contestant import built_family
+from mambacl.platform.origin import origin
 from mambacl.platform.overrides import flatten
 from mambacl.platform.tracking import classes
 from mambacl.platform.tracking import record as records
@@ -81,17 +79,11 @@ def params_of(config: ExperimentConfig) -> dict[str, Any]:
 
 def common_tags(config: ExperimentConfig) -> dict[str, str]:
     """Tags that every run carries."""
-    tags = {
+    return {
         "mambacl.config": config.digest,
         "mambacl.learner": config.learner.name,
         "mambacl.family": config.task.name,
         "mambacl.seed": str(config.seed),
-        "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "mambacl",
+        **origin().tags,
     }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    if job := os.environ.get("RAY_JOB_SUBMISSION_ID"):
-        tags["mambacl.ray_job"] = job
-    return tags

@@ -13,12 +13,14 @@ from mambacl.learners.learner import Learner
 from mambacl.learners.objective import losses
 from mambacl.learners.scan.dispatch import KernelError
 from mambacl.learners.selectivity import layer_numbers
+from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.cost import built, size_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
@@ -36,12 +38,14 @@ def train_one(config: ExperimentConfig, run: Path, address: str | None) -> dict[
     interval, steps and seconds, and what the learner costs. Raises TrainingFailed with the reason."""
     prepare([config.task], address)
     check(config)
-    open_record(config, run)
-    delivery = Delivery(Store(config.storage))
-    delivery.add(run)
-    with session(address):
-        attend_training(config, run, open_board(), delivery)
-    delivery.finish()
+    with alone_in(run):
+        delivery = Delivery(Store(config.storage))
+        with session(address):
+            places_for(config.resources)
+            open_record(config, run)
+            delivery.add(run)
+            attend_training(config, run, open_board(), delivery)
+        delivery.finish()
     return outcome(run)
 
 

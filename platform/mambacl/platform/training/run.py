@@ -37,6 +37,8 @@ def train(config: ExperimentConfig, run: Path, board: ActorHandle, callbacks: Se
             num_workers=resources.workers,
             use_gpu=resources.gpus > 0,
             resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {}),
+            accelerator_type=resources.accelerator,
+            placement_strategy=resources.placement,
         ),
         run_config=RunConfig(
             # A new name each time: our own checkpoints decide where to go on, not the state that Ray keeps by name.

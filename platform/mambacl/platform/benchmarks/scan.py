@@ -1,0 +1,168 @@
+"""The selective scan, forward and backward with a gradient through the final state, beside what users would otherwise take."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from mambacl.learners.mixers.mamba import MambaMixer
+from mambacl.learners.mixers.mamba_config import MambaConfig
+from mambacl.learners.scan import reference, selective_scan
+from mambacl.learners.scan.kernels import FAST, TILE, exp2
+from mambacl.platform.benchmarks.measure import Row, measure
+
+SHAPES = ((16, 200, 1024, 16), (16, 200, 256, 64), (4, 1000, 256, 16), (2, 4000, 256, 16), (16, 200, 256, 128))
+"""B episodes, L tokens, E inner width, N state size. The targets are those of the first."""
+
+Scan = Callable[..., tuple[Tensor, Tensor]]
+OURS, LOOP = "our kernel", "loop over unbound steps"
+TARGETS = {LOOP: 10, "mambapy": 15}
+"""How many times faster than these the kernel is to be."""
+
+TOLERANCE = 1e-3
+"""Of gradients in float32, as a share of the largest; what differs by more is not timed."""
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """A kernel that answers otherwise than the others is not timed."""
+    threads = torch.get_num_threads()
+    for number, shape in enumerate(((2, 20, 32, 8),) if quick else SHAPES):
+        yield from shape_rows(shape, threads, quick, targets=number == 0)
+    yield from mixer_rows((2, 20, 32, 8) if quick else SHAPES[0], threads, quick)
+    yield from roofline_rows((2, 20, 32, 8) if quick else SHAPES[0], threads, quick)
+
+
+def shape_rows(shape: tuple[int, int, int, int], threads: int, quick: bool, targets: bool) -> Iterator[Row]:
+    """Times at one shape, and how many times the kernel is faster."""
+    what, tensors = f"scan {' x '.join(map(str, shape))}", inputs(shape)
+    sides = {OURS: selective_scan, LOOP: reference_scan}
+    if importlib.util.find_spec("mambapy"):
+        sides["mambapy"] = mambapy_scan
+    else:
+        yield Row(f"{what}: mambapy", note="needs the package mambapy: pip install 'mambacl[bench]'")
+    expected = gradients(reference_scan, tensors)
+    wrong = [name for name, scan in sides.items() if differs(gradients(scan, tensors), expected)]
+    if wrong:
+        yield Row(what, note=f"{' and '.join(wrong)} differ from the reference")
+        return
+    runs = [lambda scan=scan: gradients(scan, tensors) for scan in sides.values()]
+    seconds = measure(runs, threads, seconds=0.0 if quick else 5.0)
+    for name, column in zip(sides, seconds.T, strict=True):
+        yield Row.of(f"{what}: {name}", "ms", 1e3 * column, threads)
+    for number, name in enumerate(sides):
+        if name != OURS:
+            ratio = seconds[:, number] / seconds[:, 0]
+            yield Row.of(
+                f"{what}: times faster than {name}", "x", ratio, threads, above=TARGETS[name] if targets else None
+            )
+
+
+def inputs(shape: tuple[int, int, int, int]) -> list[Tensor]:
+    """u, delta, A, B, C, D as a Mamba gives them."""
+    B, L, E, N = shape
+    generator = torch.Generator().manual_seed(0)
+    normal = [
+        torch.randn(*size, generator=generator) for size in ((B, L, E), (B, L, E), (E, N), (B, L, N), (B, L, N), (E,))
+    ]
+    u, delta, A, b, c, D = normal
+    tensors = [u, torch.nn.functional.softplus(delta - 2), -torch.exp(A), b, c, D]
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+def gradients(scan: Scan, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Of the sum of outputs and final state, in every tensor."""
+    y, h = scan(*tensors)
+    return torch.autograd.grad(y.sum() + h.sum(), tensors)
+
+
+def differs(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    return any(bool((a - b).abs().max() > TOLERANCE * b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def reference_scan(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    y, h = reference.selective_scan(*tensors, None)  # type: ignore[call-arg, arg-type]
+    assert y is not None
+    return y, h
+
+
+def mambapy_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+    """Its parallel scan over all states, written out."""
+    from mambapy.pscan import pscan
+
+    states = pscan(torch.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None])
+    return (states @ C[..., None])[..., 0] + D * u, states[:, -1]
+
+
+def mixer_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> Iterator[Row]:
+    """Mamba's whole mixer beside that of transformers, whose plain path cannot be had without its projections."""
+    B, L, E, N = shape
+    what = f"mixer with a scan {' x '.join(map(str, shape))}"
+    if not importlib.util.find_spec("transformers"):
+        yield Row(f"{what}: transformers", note="needs the package transformers: pip install 'mambacl[bench]'")
+        return
+    import transformers
+    from transformers.models.mamba.modeling_mamba import MambaMixer as Theirs
+
+    import mambacl.tasks.vision  # noqa: F401  # which transformers asks for
+
+    x = torch.randn(B, L, E // 2, generator=torch.Generator().manual_seed(0))
+    ours = MambaMixer(MambaConfig(width=E // 2, state_size=N))
+    theirs = Theirs(transformers.MambaConfig(hidden_size=E // 2, state_size=N, num_hidden_layers=1), 0)
+
+    def our_step() -> None:
+        output, _, _ = ours.stream(x, ours.init_state(B), outputs=True)
+        assert output is not None
+        output.sum().backward()
+
+    seconds = measure([our_step, lambda: theirs(x).sum().backward()], threads, seconds=0.0)
+    yield Row.of(f"{what}: ours", "ms", 1e3 * seconds[:, 0], threads)
+    yield Row.of(f"{what}: transformers' plain path", "ms", 1e3 * seconds[:, 1], threads)
+    yield Row.of(f"{what}: times faster", "x", seconds[:, 1] / seconds[:, 0], threads, above=100)
+
+
+# ---- how near the kernel is to what the processor can do ----
+
+EXPONENTIALS, PRODUCTS = 2, 13
+"""Of each entry at each token, forward and backward: exponentials with the product before them (the backward pass computes
+states anew), and other products, each with a sum where it has one."""
+ROUNDS = 20_000
+
+
+def roofline_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> Iterator[Row]:
+    """The time that exponentials and products alone would take at the rates that this processor has on registers."""
+    tensors, lanes = inputs(shape), np.linspace(-1, 1, TILE, dtype=np.float32)
+    rounds = 100 if quick else ROUNDS
+    runs = [
+        lambda: gradients(selective_scan, tensors),
+        lambda: exponentials(lanes, rounds),
+        lambda: products(lanes, rounds),
+    ]
+    whole, exponential, product = measure(runs, 1, seconds=0.0 if quick else 5.0).T
+    each = np.prod(shape) / (rounds * TILE)
+    bound = each * (EXPONENTIALS * exponential + PRODUCTS * product)
+    what = f"scan {' x '.join(map(str, shape))}"
+    yield Row.of(f"{what}: exponentials and products alone", "ms", 1e3 * bound, 1)
+    yield Row.of(f"{what}: share of the processor's peak", "%", 100 * bound / whole, 1, above=60)
+
+
+@njit(**FAST)
+def exponentials(lanes_E, rounds):
+    total = np.zeros(TILE, np.float32)
+    for k in range(rounds):
+        rate = np.float32(k) * np.float32(1e-6)
+        for e in range(TILE):
+            total[e] += exp2(lanes_E[e] * rate)
+    return total
+
+
+@njit(**FAST)
+def products(lanes_E, rounds):
+    total = lanes_E.copy()
+    for k in range(rounds):
+        factor = np.float32(k) * np.float32(1e-6)
+        for e in range(TILE):
+            total[e] = total[e] * factor + lanes_E[e]
+    return total
