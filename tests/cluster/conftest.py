@@ -1,5 +1,6 @@
 """What tests of the cluster share: real nodes on this machine, commands that run on them, and the table of faults."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,24 +12,29 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "cluster" / "local"
+PATIENCE = float(os.environ.get("MAMBACL_PATIENCE", "180"))
+"""Seconds that anything may take at all."""
 
 
 class Cluster:
     """What `cluster/local` started in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        """variables: those that its processes and its users have beside this one's."""
+        self.folder, self.variables = folder, variables
 
     def up(self, *options: str) -> None:
         """Start it, or what of it does not run."""
         command = [sys.executable, str(LOCAL), "up", "--folder", str(self.folder), *options]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | self.variables)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def down(self) -> None:
@@ -39,7 +45,11 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill a node or server with all that it started, as when its machine is lost."""
-        os.killpg(self.pid(name), signal.SIGKILL)
+        kill_all(self.pid(name))
+
+    def processes(self, name: str) -> dict[int, str]:
+        """Command lines of all that a node or server started, by their ids."""
+        return processes(self.pid(name))
 
     def pid(self, name: str) -> int:
         """Of the first process of a node or server."""
@@ -49,7 +59,7 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """Variables of a shell that means this cluster."""
         words = shlex.split((self.folder / "env").read_text())
-        return dict(os.environ) | dict(word.split("=", 1) for word in words if word != "export")
+        return os.environ | self.variables | dict(word.split("=", 1) for word in words if word != "export")
 
     def start(self, *arguments: str, log: Path) -> subprocess.Popen:
         """Start a command of mambacl on it, in a process group of its own."""
@@ -67,14 +77,69 @@ class Cluster:
         )  # fmt: skip
 
 
+def processes(ancestor: int) -> dict[int, str]:
+    """Command lines of all that a process started, itself or through others, by their ids."""
+    parents, lines = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+
+    def descends(pid: int) -> bool:
+        return pid in parents and (parents[pid] == ancestor or descends(parents[pid]))
+
+    return {pid: line for pid, line in lines.items() if descends(pid)}
+
+
+def kill_all(ancestor: int) -> None:
+    """Kill a process with all that it started, whatever groups they have made since."""
+    for pid in [ancestor, *processes(ancestor)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen | None = None, seconds: float = PATIENCE) -> Any:
+    """What the condition gives as soon as that is true, while the process runs."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process is None or process.poll() is None, "it ended before"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="session")
+def until():
+    """A function that waits for a condition, while a process runs."""
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def processes_of():
+    """A function that gives the command lines of all that a process started, by their ids."""
+    return processes
+
+
+@pytest.fixture(scope="session")
+def kill_with_all():
+    """A function that kills a process with all that it started."""
+    return kill_all
+
+
 @pytest.fixture(scope="module")
 def make_cluster(tmp_path_factory):
-    """A function that makes a cluster that is not up yet; whatever tests of the module leave of it ends with them."""
+    """A function that makes a cluster that is not up yet, with folders for the PYTHONPATH and variables of the environment of
+    its processes; whatever tests of the module leave of it ends with them."""
     made = []
 
-    def make() -> Cluster:
+    def make(*folders: Path, **variables: str) -> Cluster:
+        path = [*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])]
         # Ray's sockets lie in it, whose paths must be short.
-        made.append(Cluster(Path(tempfile.mkdtemp(prefix="mambacl-"))))
+        made.append(
+            Cluster(Path(tempfile.mkdtemp(prefix="mambacl-")), {"PYTHONPATH": os.pathsep.join(path)} | variables)
+        )
         return made[-1]
 
     yield make

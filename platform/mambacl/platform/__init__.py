@@ -13,6 +13,9 @@ SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # An actor that is out of reach may be dead or not. By default Ray gives it up after a second; the head, which looks whether
+    # its node lives, knows after some.
+    "RAY_timeout_ms_task_wait_for_death_info": "30000",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # each report waits for about one interval
     # Run folders, study and MLflow hold it all: Tune's own logs and snapshots are not wanted.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -8,9 +8,10 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_task_retries=-1)
 class Board:
-    """The newest facts about each run, by the name of its folder."""
+    """The newest facts about each run, by the name of its folder. Who cannot reach it for a while tries again: nothing here does
+    harm twice."""
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}

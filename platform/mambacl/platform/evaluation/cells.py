@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import ray
 import torch
+from ray.exceptions import NodeDiedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
@@ -119,11 +120,19 @@ def results(cells: Sequence[Cell], root: Path, progress: Callable[[int, int], No
     }
     cells = [cell.model_copy(update={"machine": machines[cell.measure]}) for cell in cells]
     missing = {cell.name: cell for cell in cells if not cell.path(root).is_file()}
-    waiting = [_compute_and_write.options(**options[cell.measure]).remote(cell, root) for cell in missing.values()]
+
+    def start(cell: Cell) -> ray.ObjectRef:
+        return _compute_and_write.options(**options[cell.measure]).remote(cell, root)
+
+    waiting = {start(cell): cell for cell in missing.values()}
     progress(len(cells) - len(missing), len(cells))
     while waiting:
-        finished, waiting = ray.wait(waiting)
-        ray.get(finished)
+        [one], _ = ray.wait(list(waiting))
+        cell = waiting.pop(one)
+        try:
+            ray.get(one)
+        except NodeDiedError:  # Ray tries a few times again; however many nodes are lost, the cell is not to blame
+            waiting[start(cell)] = cell
         progress(len(cells) - len(waiting), len(cells))
     return pd.concat(_read(cells, root), ignore_index=True)
 
