@@ -58,6 +58,8 @@ class TroubledConfig(AlpacaConfig):
     """Seconds that it waits before a step."""
     trace: str | None = None
     """File that gets a line a step: its number, the time, and the process."""
+    slow: float = 0.0
+    """Seconds that reading a batch of episodes takes, but for training."""
 
 
 class Troubled(Alpaca):
@@ -76,6 +78,8 @@ class Troubled(Alpaca):
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(episode.index)} episodes")
         if trouble == "exception":
             raise ValueError("the learner is broken")
+        if not self.training:
+            time.sleep(self.config.slow)
         output = super().forward(episode, state, **options)
         return output if trouble != "nan" else type(output)(output.prediction * float("nan"))
 '''

@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery
+from mambacl.platform.lost import LostNodes
 from mambacl.platform.overrides import vary
 from mambacl.platform.sweeping.trial import trial_folder
 from mambacl.platform.tracking import record as records
@@ -25,6 +26,7 @@ class Book(Callback):
         self.stopping = False
         self.died: Counter[Path] = Counter()
         self.preempted: dict[Path, int] = {}
+        self.lost = LostNodes()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks to a file that nobody reads; records and study hold it all."""
@@ -33,6 +35,7 @@ class Book(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         run = self._folder(trial)
         self.preempted.setdefault(run, _preempted(run))
+        self.lost.another(run)  # a node that was lost before is no excuse
         tags = {"mambacl.trial": str(trial.config["number"])}
         open_record(vary(self.config, trial.config["values"]), run, self.sweep, tags)
         self.delivery.add(run)
@@ -51,10 +54,14 @@ class Book(Callback):
         close_record(run, None)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ray Tune starts the trial's process again, however often; one that died too often finds that its run has failed."""
+        """Ray Tune starts the trial's process again, however often; one that died too often finds that its run has failed. It may
+        have died before it had started."""
         run = self._folder(trial)
-        if (times := _preempted(run)) > self.preempted[run]:
+        times, lost = _preempted(run), self.lost.another(run)
+        if times > self.preempted.setdefault(run, times):
             self.preempted[run] = times
+            return
+        if lost:
             return
         self.died[run] += 1
         if self.died[run] > self.config.resources.retries:

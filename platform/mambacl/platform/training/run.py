@@ -14,6 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, Wor
 from ray.train.torch import TorchTrainer
 
 from mambacl.platform.config import ExperimentConfig, ResourcesConfig
+from mambacl.platform.lost import LostNodes
 from mambacl.platform.training import checkpoint, failure
 from mambacl.platform.training.failure import out_of_memory
 from mambacl.platform.training.loop import PROCESS, Diverged, Preempted
@@ -29,8 +30,8 @@ def train(config: ExperimentConfig, run: Path, board: ActorHandle, attempt: Atte
     """Train in the folder `run`, from its newest checkpoint where it has one, as `resources.trainer` says.
 
     attempt: another way to try. A run that is over already stays as it is. Workers that died are started again; workers
-    that were asked to leave their machine, too, and that is not counted; where memory is short, workers cut their share of
-    the batch into more parts. Raises TrainingFailed with the reason, such as a loss that is no number, and keeps it in
+    that were asked to leave their machine or lost it, too, and that is not counted; where memory is short, workers cut their
+    share of the batch into more parts. Raises TrainingFailed with the reason, such as a loss that is no number, and keeps it in
     the folder. Raises Preempted where it is this process that was asked to leave.
     """
     if (last := checkpoint.newest(run)) and last.progress.stopped:
@@ -55,6 +56,7 @@ class Retrial:
     def __init__(self, config: ExperimentConfig, run: Path) -> None:
         self.config, self.run = config, run
         self.failures = 0
+        self.lost = LostNodes()
         self.accumulate = config.train.accumulate
 
     def job(self, board: ActorHandle) -> Job:
@@ -75,6 +77,9 @@ class Retrial:
             raise failure.write(self.run, str(error), text)
         if out_of_memory(error):
             self._save_memory(reason, text)
+            return
+        if self.lost.another(self.run):
+            logger.warning("%s: a node was lost; it goes on elsewhere", name)
             return
         self.failures += 1
         if self.failures > retries:
