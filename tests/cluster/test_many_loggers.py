@@ -32,7 +32,8 @@ sys.stdin.readline()
 curve, latencies, end = [], [], time.monotonic() + seconds
 while time.monotonic() < end:
     for _ in range(batch):
-        curve.append({"step": len(curve), "time": time.time_ns() // 1_000_000, "train/loss": float(len(curve))})
+        step = len(curve) + 1
+        curve.append({"step": step, "time": time.time_ns() // 1_000_000, "train/loss": float(step)})
     progress = Progress(step=len(curve), score=0.5, best_score=0.5, best_step=len(curve), stale=0, seconds=1.0,
                         stopped=None, state_floats=1, spec=spec)
     checkpoint.save(run, config, progress, {"w": torch.zeros(1)}, {"w/exp_avg": torch.zeros(1)}, curve)
@@ -69,7 +70,9 @@ def log_at_once(root, environment, seconds):
 def check_and_tell(client, wrote, store, tell_fault):
     for one in wrote:
         found = client.get_metric_history(one["run_id"], "train/loss")
-        assert sorted((metric.step, metric.value) for metric in found) == [(n, float(n)) for n in range(one["points"])]
+        assert sorted((metric.step, metric.value) for metric in found) == [
+            (n, float(n)) for n in range(1, one["points"] + 1)
+        ]
         assert client.get_run(one["run_id"]).info.status == "FINISHED"
     taken = sorted(latency for one in wrote for latency in one["latencies"])
     points = sum(one["points"] for one in wrote)

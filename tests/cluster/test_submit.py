@@ -33,11 +33,11 @@ TINY = {
 EDITS = {
     "training/bookkeeping.py": ('"mlflow.source.name": "mambacl"', '"mlflow.source.name": "edited"'),
     "training/ray_worker.py": (
-        "        meta_train(config, run, worker, report, live)\n",
-        """        meta_train(config, run, worker, report, live)
-        (run / "edited").touch()
-        while not (run.parents[2] / "go").exists():
-            __import__("time").sleep(0.1)
+        "            _train(job, worker, report, leaving)\n",
+        """            _train(job, worker, report, leaving)
+            (Path(job["run"]) / "edited").touch()
+            while not (Path(job["run"]).parents[2] / "go").exists():
+                __import__("time").sleep(0.1)
 """,
     ),
 }
