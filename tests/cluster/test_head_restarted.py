@@ -93,7 +93,7 @@ def test_one_command_resumes_what_was_lost_with_the_head(make_cluster, troubled,
         assert jobs(cluster) == {}
     else:
         assert workers == {name: cluster.pid(name) for name in workers}
-        until(lambda: jobs(cluster) == {"first": "FAILED"})
+        assert list(jobs(cluster)) == ["first"]
     until(lambda: time.time() - max(moments()) > 2)
     before = len(moments())
 
@@ -101,6 +101,8 @@ def test_one_command_resumes_what_was_lost_with_the_head(make_cluster, troubled,
     jobs(cluster, resume, "second")
     until(lambda: jobs(cluster)["second"] not in ("PENDING", "RUNNING"))
     assert jobs(cluster)["second"] == "SUCCEEDED"
+    if where != "nothing":  # Ray looks after the jobs that it kept once another is submitted
+        until(lambda: jobs(cluster)["first"] == "FAILED")
     study = optuna.load_study(study_name="headless", storage=f"sqlite:///{root}/optuna.db")
     assert [(trial.number, trial.state.name) for trial in study.trials] == [(n, "COMPLETE") for n in range(TRIALS)]
     again = len(moments()) - TRIALS * STEPS
