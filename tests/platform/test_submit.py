@@ -47,7 +47,7 @@ SHARED = ("--storage.root", "/shared/runs")
         (["evaluate", "runs/a", *SHARED], "models: 'runs/a' starts from a folder of this machine"),
         (
             ["sweep", "quickstart", "--storage.study_uri", "postgresql://me:s3cret@db/optuna", *SHARED],
-            "submit: postgresql://... holds a password",
+            "storage.study_uri: holds a password",
         ),
     ],
 )  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_password_in_a_file_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "{base: quickstart, storage: {root: /shared, tracking_uri: 'https://me:s3cret@mlflow'}}"
     )
-    with pytest.raises(ConfigError, match=r"https://\.\.\. holds a password") as caught:
+    with pytest.raises(ConfigError, match=r"storage\.tracking_uri: holds a password") as caught:
         understand(["sweep", str(tmp_path / "mine.yaml")])
     assert "s3cret" not in str(caught.value)
 

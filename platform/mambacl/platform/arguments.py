@@ -151,7 +151,7 @@ def _tyro(command: str, kind: Any, default: Any, arguments: Sequence[str]) -> An
 
 def _one_line(box: str) -> str:
     """The text of tyro's message without its frame, up to the advice to read the help."""
-    words = " ".join(re.sub(r"[╭╮╰╯│─┃━]+", " ", box).split())
+    words = " ".join(re.sub(r"[╭╮╰╯│─┃━]+|-{3,}", " ", box).split())
     words = re.sub(r" ?For full helptext,.*", "", words)
     words = re.sub(r" ?For further information visit \S+", "", words)
     return re.sub(r"^(Unrecognized options|Invalid choice|Missing argument|Value error|Parsing error) ", "", words)

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+import mambacl.tasks.vision  # noqa: F401  # transformers imports torchvision, and could not by itself
 from mambacl.learners.mixers.mamba import MambaMixer
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.scan import reference, selective_scan
@@ -106,8 +107,6 @@ def mixer_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> I
         return
     import transformers
     from transformers.models.mamba.modeling_mamba import MambaMixer as Theirs
-
-    import mambacl.tasks.vision  # noqa: F401  # which transformers asks for
 
     x = torch.randn(B, L, E // 2, generator=torch.Generator().manual_seed(0))
     ours = MambaMixer(MambaConfig(width=E // 2, state_size=N))
