@@ -81,8 +81,8 @@ def _study(
     claim(config, entries, folder)
     delivery = Delivery(Store(storage))
     with session(address):
-        for need in {entry.experiment.resources for entry in entries}:
-            places_for(need)
+        for entry in entries:
+            places_for(entry.experiment.resources)
         record_study(config, entries, folder)
         delivery.add(folder)
         board = open_board()
