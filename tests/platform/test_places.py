@@ -1,9 +1,6 @@
 """Room for trainings: by node and placement, with what an autoscaler can add; what never fits is refused in a line."""
 
 import pytest
-import ray
-from ray.core.generated import autoscaler_pb2
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
 from mambacl.platform.config import ResourcesConfig
 from mambacl.platform.places import places_for, places_on
@@ -50,6 +47,10 @@ def test_shares_of_more_than_one_gpu_are_refused():
 
 def test_an_autoscaler_is_trusted_as_far_as_it_says_what_it_can_add(caplog):
     """A node with a group may get neighbours; groups that the autoscaler has reported bound them."""
+    import ray  # after mambacl, whose switches it reads
+    from ray.core.generated import autoscaler_pb2
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
     ray.init(address="local", num_cpus=2, labels={"ray.io/node-group": "small"}, include_dashboard=False,
              log_to_driver=False)  # fmt: skip
     try:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray._private.runtime_env.packaging import create_package
 
 from mambacl.platform import shipping
 from mambacl.platform.alone import alone_in
@@ -132,6 +131,8 @@ def test_the_plain_line_says_all_of_a_job():
 
 def test_all_of_the_code_goes_along_and_nothing_else(tmp_path):
     """What we count is what Ray packs, and what git knows of the three roots."""
+    from ray._private.runtime_env.packaging import create_package  # after mambacl, whose switches Ray reads
+
     roots = shipping.source_roots()
     assert [str(root).rpartition("mambacl")[0].rstrip("/").rpartition("/")[2] for root in roots] == list(shipping.PARTS)
     listed = subprocess.run(["git", "-C", roots[0], "ls-files", "-z"], capture_output=True, text=True)

@@ -149,7 +149,7 @@ def check_room(client: JobSubmissionClient, request: Request) -> None:
         known: list[Any] = list_nodes(client.get_address())
         nodes = [node for node in known if node.state == "ALIVE"]
         may_grow = any(GROUP in node.labels for node in nodes)
-        for need in set(request.resources):
+        for need in request.resources:
             places_among([node.resources_total for node in nodes], need, may_grow)
 
 
