@@ -131,7 +131,9 @@ def search(config: ExperimentConfig, folder: Path, delivery: Delivery, board: An
     searcher = StudySearch(config, study, modes, lambda number: failure.read(trial_folder(folder, number)) is not None)
     book = Book(config, folder, delivery)
     record_sweep(config, folder)
-    delivery.add(folder)
+    for run in [folder, *folder.glob("trials/*")]:  # a driver that was killed may have left some undelivered
+        if records.read(run):
+            delivery.add(run)
 
     def prune(number: int) -> None:
         ray.get(board.prune.remote(trial_name(number)))
