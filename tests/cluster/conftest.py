@@ -191,6 +191,19 @@ def mlflow_server(tmp_path, unused_port):
     made.kill()
 
 
+@pytest.fixture
+def small_disk(request, tmp_path):
+    """A file system of as many MiB as the test asks for."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", place]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Fault:
     """A row of the table."""

@@ -105,18 +105,7 @@ train()
     tell_fault(7, "killed between write and rename of a checkpoint", 1, "same bits", f"{EVERY} steps")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
+@pytest.mark.parametrize("small_disk", [2], indirect=True)
 def test_a_full_disk_keeps_the_older_checkpoint_and_gets_its_room_back(undisturbed, small_disk, tell_fault):
     """Real ENOSPC: the attempt ends with that reason, nothing half-written stays, and with room the run goes on."""
     run = small_disk / "run"

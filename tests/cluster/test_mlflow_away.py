@@ -168,18 +168,7 @@ def test_what_a_refusing_server_does_not_take_is_kept_and_delivered_by_sync(tmp_
     tell_fault(5, "MLflow answers 500 or 403", 2, "runs finish; sync delivers", "no metric")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 8 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
+@pytest.mark.parametrize("small_disk", [8], indirect=True)
 def test_what_does_not_fit_on_the_disk_of_mlflow_is_kept_and_delivered_by_sync(
     small_disk, tmp_path, caplog, tell_fault
 ):
