@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "cluster" / "local"
-PATIENCE = float(os.environ.get("MAMBACL_PATIENCE", "180"))
+PATIENCE = float(os.environ.get("MAMBACL_PATIENCE", "300"))
 """Seconds that anything may take at all."""
 
 
@@ -100,12 +100,18 @@ def kill_all(ancestor: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen | None = None, seconds: float = PATIENCE) -> Any:
-    """What the condition gives as soon as that is true, while the process runs."""
+def wait_for(
+    condition: Callable[[], Any],
+    process: subprocess.Popen | None = None,
+    log: Path | None = None,
+    seconds: float = PATIENCE,
+) -> Any:
+    """What the condition gives as soon as that is true, while a process that writes the log runs."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert process is None or process.poll() is None, "it ended before"
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        said = log.read_text() if log else ""
+        assert process is None or process.poll() is None, f"it ended before: {said}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {said}"
         time.sleep(0.1)
     return found
 

@@ -2,7 +2,6 @@
 head knows of its cluster."""
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -23,19 +22,16 @@ EXPERIMENT = {
     "resources": {"trainer": "inline"},
 }
 JOBS = """
-import json, sys
+import json
 from ray.job_submission import JobSubmissionClient
-client = JobSubmissionClient()
-if len(sys.argv) > 1:
-    client.submit_job(entrypoint=sys.argv[1], submission_id=sys.argv[2])
-print(json.dumps({job.submission_id: job.status for job in client.list_jobs() if job.submission_id}))
+print(json.dumps({job.submission_id: job.status for job in JobSubmissionClient().list_jobs() if job.submission_id}))
 """
 
 
-def jobs(cluster, *submitted):
-    """The state of each job, after one more was submitted with its command line and name."""
+def jobs(cluster):
+    """The state of each job."""
     asked = subprocess.run(
-        [sys.executable, "-c", JOBS, *submitted], env=cluster.environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", JOBS], env=cluster.environment, capture_output=True, text=True, timeout=100
     )
     assert asked.returncode == 0, asked.stderr
     return json.loads(asked.stdout.splitlines()[-1])
@@ -73,16 +69,20 @@ def test_one_command_resumes_what_was_lost_with_the_head(make_cluster, troubled,
     nodes = ("--workers", "2", "--no_mlflow")
     cluster.up(*nodes)
     root, trace = tmp_path / "runs", tmp_path / "trace"
-    learner = EXPERIMENT["learner"] | {"trace": str(trace)}
-    experiment = EXPERIMENT | {"learner": learner, "storage": {"root": str(root)}}
+    experiment = EXPERIMENT | {"learner": EXPERIMENT["learner"] | {"trace": str(trace)}}
     (tmp_path / "headless.yaml").write_text(yaml.safe_dump(experiment))
-    mambacl = [sys.executable, "-m", "mambacl.platform.cli"]
+
+    def submit(*words):
+        done = cluster.run("submit", *words, "--storage.root", str(root))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def moments():
         lines = trace.read_text().splitlines() if trace.is_file() else []
         return [float(line.split()[1]) for line in lines]
 
-    jobs(cluster, shlex.join([*mambacl, "sweep", str(tmp_path / "headless.yaml")]), "first")
+    submit("--", "sweep", str(tmp_path / "headless.yaml"))
+    [first] = jobs(cluster)
     until(lambda: len(moments()) > TRIALS * STEPS / 2)
     workers = {name: cluster.pid(name) for name in ("worker-1", "worker-2")}
     cluster.kill("head")
@@ -93,16 +93,14 @@ def test_one_command_resumes_what_was_lost_with_the_head(make_cluster, troubled,
         assert jobs(cluster) == {}
     else:
         assert workers == {name: cluster.pid(name) for name in workers}
-        assert list(jobs(cluster)) == ["first"]
+        assert list(jobs(cluster)) == [first]
     until(lambda: time.time() - max(moments()) > 2)
     before = len(moments())
 
-    resume = shlex.join([*mambacl, "resume", "headless", "--storage.root", str(root)])
-    jobs(cluster, resume, "second")
-    until(lambda: jobs(cluster)["second"] not in ("PENDING", "RUNNING"))
-    assert jobs(cluster)["second"] == "SUCCEEDED"
+    said = submit("--wait", "--", "resume", "headless")
+    assert "is at it" not in said, "the driver of the job that Ray still believes in is dead"
     if where != "nothing":  # Ray looks after the jobs that it kept once another is submitted
-        until(lambda: jobs(cluster)["first"] == "FAILED")
+        until(lambda: jobs(cluster)[first] == "FAILED")
     study = optuna.load_study(study_name="headless", storage=f"sqlite:///{root}/optuna.db")
     assert [(trial.number, trial.state.name) for trial in study.trials] == [(n, "COMPLETE") for n in range(TRIALS)]
     again = len(moments()) - TRIALS * STEPS

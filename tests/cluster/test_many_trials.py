@@ -129,25 +129,22 @@ def test_the_platform_takes_little_beside_training(tmp_path, with_troubled, tell
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_inline_trial_whose_process_ends_goes_on_in_another(tmp_path, with_troubled, tell_fault, number):
+def test_an_inline_trial_whose_process_ends_goes_on_in_another(tmp_path, with_troubled, until, tell_fault, number):
     """Killed it has lost an interval; asked to leave it has lost nothing, and it is no failure: no retries are left."""
     trace = tmp_path / "trace"
     content = experiment(tmp_path / "runs", 2, 200, pause=0.02, trace=str(trace))
     content["train"]["evaluate_every"] = 50
     content["resources"]["retries"] = 1 if number == signal.SIGKILL else 0
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(content))
-    with (tmp_path / "search.log").open("w") as log:
+    log = tmp_path / "search.log"
+    with log.open("w") as file:
         driver = subprocess.Popen(
-            [sys.executable, str(SEARCHED), str(tmp_path / "many.yaml")], env=with_troubled, stdout=log, stderr=log
+            [sys.executable, str(SEARCHED), str(tmp_path / "many.yaml")], env=with_troubled, stdout=file, stderr=file
         )
     try:
-        deadline = time.monotonic() + 200
-        while not trace.is_file() or len(trace.read_text().splitlines()) < 75:
-            assert driver.poll() is None, (tmp_path / "search.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: trace.is_file() and len(trace.read_text().splitlines()) >= 75, driver, log)
         os.kill(int(trace.read_text().splitlines()[-1].split()[2]), number)
-        assert driver.wait(timeout=300) == 0, (tmp_path / "search.log").read_text()
+        assert driver.wait(timeout=300) == 0, log.read_text()
     finally:
         driver.kill()
     study = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path}/runs/optuna.db")

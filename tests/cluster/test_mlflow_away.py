@@ -58,7 +58,7 @@ def once(curve):
 
 @pytest.mark.parametrize("away", [8, pytest.param(30, marks=pytest.mark.long)])
 def test_a_server_that_dies_in_a_sweep_delays_no_step_and_loses_no_metric(
-    mlflow_server, tmp_path, with_troubled, tell_fault, away
+    mlflow_server, tmp_path, with_troubled, until, tell_fault, away
 ):
     root, trace = tmp_path / "runs", tmp_path / "trace"
     steps = int((away + 16) / PAUSE / 2)
@@ -68,26 +68,23 @@ def test_a_server_that_dies_in_a_sweep_delays_no_step_and_loses_no_metric(
         "storage": {"root": str(root), "tracking_uri": mlflow_server.uri},
     }
     (tmp_path / "tracked.yaml").write_text(yaml.safe_dump(experiment))
-    with (tmp_path / "sweep.log").open("w") as log:
+    log = tmp_path / "sweep.log"
+    with log.open("w") as file:
         sweep = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("searched.py")), str(tmp_path / "tracked.yaml")],
-            env=with_troubled, stdout=log, stderr=log,
+            env=with_troubled, stdout=file, stderr=file,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 300
-        while not trace.is_file() or len(trace.read_text().splitlines()) < 50:
-            assert sweep.poll() is None, (tmp_path / "sweep.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: trace.is_file() and len(trace.read_text().splitlines()) >= 50, sweep, log)
         mlflow_server.kill()
         gone = time.time()
         time.sleep(away)
         mlflow_server.start()
         back = time.time()
-        assert sweep.wait(timeout=400) == 0, (tmp_path / "sweep.log").read_text()
+        assert sweep.wait(timeout=400) == 0, log.read_text()
     finally:
         sweep.kill()
-    said = (tmp_path / "sweep.log").read_text()
+    said = log.read_text()
     assert said.count("training goes on") == 1
     assert said.count("is back") == 1
 

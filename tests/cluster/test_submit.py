@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -97,16 +96,8 @@ def user(make_cluster, tmp_path_factory):
     return User(tmp_path_factory.mktemp("user"), cluster.environment)
 
 
-def until(condition, process, log):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
-def swept(user):
+def swept(user, until):
     """(job, log of the first reader, refusal, log of the last reader): a sweep whose first reader pressed Ctrl-C without a
     terminal, whose second lost the terminal, and which a third followed to its end."""
     sweep = ("--", "sweep", "tiny.yaml", "--storage.root", str(user.runs))
@@ -206,7 +197,7 @@ def test_what_never_fits_is_refused_here_and_by_a_driver(user):
     assert line in done.stdout
 
 
-def test_a_stopped_job_writes_a_checkpoint_first(user):
+def test_a_stopped_job_writes_a_checkpoint_first(user, until):
     """Ctrl-C at a terminal, and yes."""
     log, (ours, theirs) = user.folder / "stopped.log", pty.openpty()
     train = f"train tiny.yaml --name long --train.steps 1000000 --train.evaluate_every 500 --storage.root {user.runs}"

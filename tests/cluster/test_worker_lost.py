@@ -16,8 +16,6 @@ from mambacl.platform.training import checkpoint
 EVERY = 20
 """Steps between checkpoints."""
 PAUSE = 0.02
-PATIENCE = 500.0
-"""Seconds that Ray gets to start a process, on busy processors."""
 GRACE = 10.0
 """Seconds between notice and end: clouds give 30 and more."""
 
@@ -59,23 +57,30 @@ class Disturbed:
         lines = self.trace.read_text().splitlines() if self.trace.is_file() else []
         return [(int(step), float(moment), int(process)) for step, moment, process in map(str.split, lines)]
 
-    def run(self, number: int, times: int, seed: int) -> list[tuple[int, float, float]]:
+    def run(self, number: int, times: int, seed: int, until) -> list[tuple[int, float, float]]:
         """Send a signal so many times; returns for each the steps that were done again, the seconds to the next step, and
         those to the checkpoint that it asked for."""
         moments = random.Random(seed)
-        with (self.folder / "train.log").open("w") as log:
+        log = self.folder / "train.log"
+        with log.open("w") as file:
             command = [sys.executable, "-m", "mambacl.platform.cli", "train", str(self.folder / "lost.yaml")]
-            driver = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
+            driver = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=file, stderr=file)
+        hit, sent = set(), []
+
+        def at_work() -> int | None:
+            """The process that trains now, unless it is one that was hit."""
+            process = self.steps()[-1][2] if self.steps() else None
+            return None if process in hit else process
+
         try:
-            hit, sent = set(), []
             for _ in range(times):
-                process = self._process(driver, hit)
+                process = until(at_work, driver, log)
                 time.sleep(moments.uniform(0, 2))
                 os.kill(process, number)
                 hit.add(process)
                 sent.append(time.time())
-            self._process(driver, hit)
-            assert driver.wait(timeout=500) == 0, (self.folder / "train.log").read_text()
+            until(at_work, driver, log)
+            assert driver.wait(timeout=500) == 0, log.read_text()
         finally:
             driver.terminate()
             driver.wait()
@@ -86,15 +91,6 @@ class Disturbed:
                 found.append((before[0] + 1 - after[0], after[1] - moment, before[1] - moment))
         assert len(found) == times
         return found
-
-    def _process(self, driver: subprocess.Popen, hit: set[int]) -> int:
-        """The process that trains now, and is none of those that were hit."""
-        deadline = time.monotonic() + PATIENCE
-        while not (steps := self.steps()) or steps[-1][2] in hit:
-            assert driver.poll() is None, (self.folder / "train.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return steps[-1][2]
 
     @property
     def last(self) -> checkpoint.Checkpoint:
@@ -118,9 +114,9 @@ def weights(found):
     ("trainer", "times"),
     [("ray", 2), pytest.param("ray", 10, marks=pytest.mark.long), pytest.param("inline", 10, marks=pytest.mark.long)],
 )
-def test_a_killed_worker_costs_one_interval(tmp_path, with_troubled, tell_fault, trainer, times):
+def test_a_killed_worker_costs_one_interval(tmp_path, with_troubled, until, tell_fault, trainer, times):
     disturbed = Disturbed(tmp_path, with_troubled, times, trainer, retries=times)
-    found = disturbed.run(signal.SIGKILL, times, seed=times)
+    found = disturbed.run(signal.SIGKILL, times, seed=times, until=until)
     lost = max(again for again, _, _ in found)
     assert 0 <= lost <= EVERY
     assert disturbed.last.progress.stopped == "all steps done"
@@ -135,11 +131,11 @@ def test_a_killed_worker_costs_one_interval(tmp_path, with_troubled, tell_fault,
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("trainer", ["ray", "inline"])
 def test_a_worker_that_is_asked_to_leave_loses_nothing_and_is_not_counted_as_a_failure(
-    tmp_path, with_troubled, tell_fault, trainer
+    tmp_path, with_troubled, until, tell_fault, trainer
 ):
     times = 3
     disturbed = Disturbed(tmp_path, with_troubled, times, trainer, retries=0)
-    found = disturbed.run(signal.SIGTERM, times, seed=1)
+    found = disturbed.run(signal.SIGTERM, times, seed=1, until=until)
     assert [again for again, _, _ in found] == [0] * times, "no step is done again"
     grace = max(seconds for _, _, seconds in found)
     assert grace < GRACE

@@ -3,9 +3,11 @@
 import http.server
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,33 @@ def run_to(config, run, step):
 
 def points(store, run_id, name):
     return [(metric.step, metric.value) for metric in store.client.get_metric_history(run_id, name)]
+
+
+OPENED = """
+import sys
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.tracking.store import Store
+Store(StorageConfig(root=sys.argv[1])).client
+"""
+
+
+def test_a_new_store_is_there_with_all_its_tables_or_not_at_all(config, tmp_path):
+    """MLflow lays them out one by one, and cannot go on where its process was killed between two."""
+    child = subprocess.Popen([sys.executable, "-c", OPENED, str(tmp_path)], stderr=subprocess.DEVNULL)
+    database = tmp_path / "mlflow.db"
+
+    def version():
+        with sqlite3.connect(database) as connection:
+            return connection.execute("select version_num from alembic_version").fetchall()
+
+    while not database.exists():
+        assert child.poll() is None
+        time.sleep(0.005)
+    child.kill()
+    child.wait()
+    before = version()
+    assert Store(config.storage).experiment("tiny")
+    assert version() == before
 
 
 def test_a_run_appears_with_curve_params_tags_figure_and_checkpoint(config, tmp_path):

@@ -1,6 +1,5 @@
 """One submission: what goes along is shown, nothing runs twice, and the job's log can be followed."""
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -83,8 +82,9 @@ def submit(words: Sequence[str], address: str | None, wait: bool, dry_run: bool)
             print(line)
             return {"job": job.id, "line": line}, 0
         client = connect(address)
-        check_room(client, request)
-        if other := at_work(client, request):
+        nodes = nodes_of(client)
+        check_room(nodes, request)
+        if other := at_work(client, nodes, request):
             if request.words[0] != "resume":
                 raise ConfigError(
                     f"name: job {other.submission_id} works in {request.folder} already; "
@@ -143,18 +143,29 @@ def connect(address: str | None) -> JobSubmissionClient:
         ) from None
 
 
-def check_room(client: JobSubmissionClient, request: Request) -> None:
+def nodes_of(client: JobSubmissionClient) -> list[Any]:
+    """Nodes of the cluster that are there; none where it does not tell."""
+    try:
+        return [node for node in list_nodes(client.get_address()) if node.state == "ALIVE"]
+    except RayStateApiException:
+        return []
+
+
+def check_room(nodes: Sequence[Any], request: Request) -> None:
     """Raise ConfigError for what the cluster can never run. Where it does not say what it has, the job's driver will see."""
-    with contextlib.suppress(RayStateApiException):
-        known: list[Any] = list_nodes(client.get_address())
-        nodes = [node for node in known if node.state == "ALIVE"]
-        may_grow = any(GROUP in node.labels for node in nodes)
-        for need in request.resources:
-            places_among([node.resources_total for node in nodes], need, may_grow)
+    may_grow = any(GROUP in node.labels for node in nodes)
+    for need in request.resources if nodes else ():
+        places_among([node.resources_total for node in nodes], need, may_grow)
 
 
-def at_work(client: JobSubmissionClient, request: Request) -> JobDetails | None:
-    """The job that works in the request's folder and is not over, if there is one."""
-    wanted = str(request.folder)
-    found = (job for job in client.list_jobs() if (job.metadata or {}).get("folder") == wanted)
-    return next((job for job in found if job.submission_id and not job.status.is_terminal()), None)
+def at_work(client: JobSubmissionClient, nodes: Sequence[Any], request: Request) -> JobDetails | None:
+    """The job that works in the request's folder and is not over, if there is one.
+
+    A head that is started again knows jobs of the one before as running for a while, whose drivers died with it.
+    """
+    wanted, there = str(request.folder), {None, *(node.node_id for node in nodes)}
+    for job in client.list_jobs():
+        over = job.status.is_terminal() or (nodes and job.driver_node_id not in there)
+        if job.submission_id and (job.metadata or {}).get("folder") == wanted and not over:
+            return job
+    return None

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from sqlalchemy import make_url
 
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.tracking import classes
@@ -68,9 +70,9 @@ class Store:
     def client(self) -> MlflowClient:
         """MLflow's client. Two processes that open a new SQLite store at once would both lay out its tables."""
         with FileLock(self._lock) if self.artifacts else nullcontext():
-            client = MlflowClient(self.uri, self.uri)
-            client.search_experiments(max_results=1)
-        return client
+            if self.uri.startswith("sqlite"):
+                _lay_out(self.uri)
+            return _opened(self.uri)
 
     @contextmanager
     def globally(self) -> Iterator[None]:
@@ -161,6 +163,27 @@ class Store:
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
         self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _opened(uri: str) -> MlflowClient:
+    client = MlflowClient(uri, uri)
+    client.search_experiments(max_results=1)
+    return client
+
+
+def _lay_out(uri: str) -> None:
+    """Make a SQLite store that is not there yet: MLflow makes its tables one by one, and never opens it again where a kill
+    has left some of them."""
+    url = make_url(uri)
+    place = Path(url.database or "")
+    if place.exists():
+        return
+    draft = place.with_name(f"{place.name}.draft") / place.name  # a folder, since SQLite may leave a journal beside it
+    shutil.rmtree(draft.parent, ignore_errors=True)
+    draft.parent.mkdir(parents=True)
+    _opened(url.set(database=str(draft)).render_as_string())
+    draft.rename(place)
+    draft.parent.rmdir()
 
 
 def _points(curve: Iterable[Mapping[str, float]]) -> list[Metric]:
