@@ -2,7 +2,6 @@
 any set-up."""
 
 import html
-import json
 import os
 import re
 import signal
@@ -11,11 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
+from mambacl.platform.config import StorageConfig
+from mambacl.platform.tracking.store import Store
 
 MODEL = "weighed.letters.mamba.weight-2"
 PATIENCE = 20_000
@@ -90,18 +92,20 @@ def test_runs_stand_under_their_study_and_trials_under_their_sweep(client, shown
     assert runs["mamba w16 n32 kl 2"].data.tags["mlflow.parentRunId"] == runs[f"sweep {MODEL}"].info.run_id
 
 
-def test_trials_can_be_compared_over_the_searched_fields_and_their_logarithms(client, shown):
-    experiment, runs = runs_of(client, MODEL)
-    trials = [run.info.run_id for run in client.search_runs([experiment]) if "mlflow.parentRunId" in run.data.tags]
+def test_trials_can_be_compared_over_the_searched_fields_and_their_logarithms(weighed, client, shown):
+    """On the page that a sweep names at its end."""
+    experiment, _ = runs_of(client, MODEL)
+    kept = [run.data.tags for run in client.search_runs([experiment])]
+    trials = [Path(tags["mambacl.folder"]) for tags in kept if "mlflow.parentRunId" in tags]
     assert len(trials) == 2
-    asked = {"runs": json.dumps(trials), "experiments": json.dumps([experiment])}
+    page = Store(StorageConfig(root=str(weighed.parent.parent))).comparison(trials).partition("#/")[2]
     texts = (
         "Comparing 2 Runs", "Parallel Coordinates Plot", "mamba w16 n32 kl 2", "train.learning_rate",
         "log10 train.learning_rate", "log10 train.weight_decay", "meta_val/score",
     )  # fmt: skip
-    page = shown(f"compare-runs?{urllib.parse.urlencode(asked)}", *texts)
+    found = shown(page, *texts)
     for text in texts:
-        assert text in page, (text, page)
+        assert text in found, (text, found)
 
 
 def test_curves_are_drawn_against_steps(client, shown):

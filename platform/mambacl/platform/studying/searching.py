@@ -11,7 +11,7 @@ from mambacl.platform.config import ExperimentConfig, StorageConfig, SweepConfig
 from mambacl.platform.driver import Delivery
 from mambacl.platform.overrides import flatten, vary
 from mambacl.platform.studying.config import Entry, SearchConfig
-from mambacl.platform.sweeping.command import best_trial, claim, search, show_trials
+from mambacl.platform.sweeping.command import best_trials, claim, search, show_trials
 from mambacl.platform.training import checkpoint
 
 
@@ -30,7 +30,7 @@ def search_all(
         claim(config, place)
         study = search(config, place, delivery, board)
         show_trials(study, config, place)
-        best = checkpoint.best(best_trial(config, place)).config
+        best = checkpoint.best(best_trials(config, place)[0]).config
         values = flatten(best.model_dump(mode="json"))
         found[entry.group] = {field: values[field] for field in wanted.fields if field in values}
     return found

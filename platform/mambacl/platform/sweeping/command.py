@@ -46,6 +46,9 @@ SNAPSHOT = "experiment.json"
 CHANGEABLE = ("sweep.trials", "sweep.concurrent", "resources.", "storage.")
 """Fields that a sweep may be resumed with other values of: they change no trial."""
 
+COMPARED = 10
+"""Trials on the page that sets the best of them side by side."""
+
 
 def sweep(config: ExperimentConfig, address: str | None) -> dict[str, Any]:
     """Run or finish the sweep and return what `mambacl sweep --json` prints."""
@@ -72,15 +75,16 @@ def _sweep(
             study = search(config, folder, delivery, board)
         show_trials(study, config, folder)
         with phases("register and promote"):
-            best = best_trial(config, folder)
+            best, *others = best_trials(config, folder)
             version, promoted = register_best(config, best, delivery)
         with phases("comparison"):
             runs = compare(rivals, folder, delivery, board)
         delivery.finish()
+        comparison = delivery.store.comparison([best, *others[: COMPARED - 1], *runs])
         with phases("evaluation"):
             models = [f"models:/{config.name}@{CHAMPION}", *map(str, runs)]
             summary = evaluate(models, Standard(), config.storage)
-    show_end(config, folder, delivery.store, version, promoted, phases)
+    show_end(config, folder, delivery.store.pages, comparison, version, promoted, phases)
     return {
         "name": config.name,
         "best": best.name,
@@ -179,8 +183,8 @@ def maximised(config: ExperimentConfig) -> bool:
     return higher_is_better(config.task.output)
 
 
-def best_trial(config: ExperimentConfig, folder: Path) -> Path:
-    """The folder of the trial with the best score. Raises TrainingFailed where no trial has one."""
+def best_trials(config: ExperimentConfig, folder: Path) -> list[Path]:
+    """Folders of trials, those with better scores first. Raises TrainingFailed where no trial has one."""
     sign = 1 if maximised(config) else -1
     scored = [
         (sign * last.progress.best_score, run)
@@ -189,7 +193,7 @@ def best_trial(config: ExperimentConfig, folder: Path) -> Path:
     ]
     if not scored:
         raise TrainingFailed("no trial has a score; `mambacl list runs` shows why")
-    return max(scored, key=lambda pair: pair[0])[1]
+    return [run for _, run in sorted(scored, key=lambda pair: pair[0], reverse=True)]
 
 
 def register_best(config: ExperimentConfig, best: Path, delivery: Delivery) -> tuple[int, bool]:
@@ -247,7 +251,7 @@ def _short(value: Any) -> str:
 
 
 def show_end(
-    config: ExperimentConfig, folder: Path, store: Store, version: int, promoted: bool, phases: Phases
+    config: ExperimentConfig, folder: Path, pages: str, comparison: str, version: int, promoted: bool, phases: Phases
 ) -> None:
     """Where everything is, and how long each phase took."""
     role = "champion" if promoted else "candidate; the champion stays"
@@ -255,7 +259,8 @@ def show_end(
         "model": f"models:/{config.name}/{version} ({role})",
         "trials": folder / "trials",
         "study": f"optuna-dashboard {shown_uri(config.storage)}",
-        "MLflow UI": store.pages,
+        "MLflow UI": pages,
+        "best runs": comparison,
         "time": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.seconds.items()),
     }
     for what, text in lines.items():

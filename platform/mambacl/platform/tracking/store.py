@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import urlencode
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -27,6 +28,9 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 
 _environment = threading.Lock()
 """All threads have the same environment."""
+
+PORT = 5000
+"""Of MLflow's pages on a store that no server has."""
 
 BATCH = 1000
 """Metrics of one call: MLflow's limit."""
@@ -64,7 +68,18 @@ class Store:
         """Where its pages are, or the command that opens them."""
         if self.uri.startswith("http"):
             return self.uri
-        return f"mlflow ui --backend-store-uri {self.uri} --host 127.0.0.1 --port 5000 --workers 1"
+        return f"mlflow ui --backend-store-uri {self.uri} --host 127.0.0.1 --port {PORT} --workers 1"
+
+    def comparison(self, runs: Iterable[Path]) -> str:
+        """The page that sets the runs of some folders side by side."""
+        found = [record for run in runs if (record := records.read(run)) and record.run_id]
+        experiments = {self.experiment(record.experiment) for record in found}
+        asked = {
+            "runs": json.dumps([record.run_id for record in found]),
+            "experiments": json.dumps(sorted(experiments)),
+        }
+        server = self.uri if self.uri.startswith("http") else f"http://127.0.0.1:{PORT}"
+        return f"{server}/#/compare-runs?{urlencode(asked)}"
 
     @functools.cached_property
     def client(self) -> MlflowClient:
