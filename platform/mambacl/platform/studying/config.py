@@ -4,6 +4,7 @@ learners x families x varied fields x seeds, each with the same search budget, t
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -194,10 +195,11 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
     """
     found = []
     families = study.families or {"": {}}
+    on = functools.cache(load)  # a base is read once for all trainings that are built on it
     for family, name, varied, seed in trainings_of(study):
         of_family, own = families[family], study.experiments[name]
         try:
-            content = _based(own) | ({"task": _based(of_family)["task"]} if "base" in of_family else {})
+            content = on(_base(own)) | ({"task": on(_base(of_family))["task"]} if "base" in of_family else {})
             fields = study.fields | _fields(of_family) | _fields(own) | varied | dict(changes)
             content = override(content, fields) | {"name": study.name, "seed": seed}
             experiment = _placed(parse(ExperimentConfig, content), data)
@@ -215,10 +217,10 @@ def trainings_of(study: StudyConfig) -> Iterator[tuple[str, str, dict[str, Choic
             yield family, name, dict(zip(study.vary, values, strict=True)), seed
 
 
-def _based(part: Mapping[str, Any]) -> dict[str, Any]:
+def _base(part: Mapping[str, Any]) -> str:
     if "base" not in part:
         raise ConfigError("base: missing; it names a preset or YAML file")
-    return load(part["base"])
+    return part["base"]
 
 
 def _fields(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""`cluster/rehearsal` does what it says: an edited sweep survives a node, is seen in MLflow, and nothing is left running."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "--task.tasks 3 --task.vocabulary 3 --task.queries 1 --train.batch 2 --train.steps 60 --train.evaluate_every 20 "
+    "--train.evaluate_episodes 4 --train.curriculum [] --learner.width 16 --learner.layers 1 --sweep.grace 60"
+)
+
+
+@pytest.fixture
+def folder():
+    """Its name is short, since Ray's sockets lie in it."""
+    made = Path(tempfile.mkdtemp(prefix="mambacl-"))
+    yield made / "r"
+    shutil.rmtree(made)
+
+
+@pytest.mark.long
+def test_the_whole_of_it(folder):
+    for program in ("pg_config", "chromium"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} (Debian: apt-get install postgresql libpq-dev chromium)")
+    done = subprocess.run([ROOT / "cluster" / "rehearsal", folder, *TINY.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [json.loads(file.read_text()) for file in (folder / "runs" / "rehearsal" / "trials").glob("*/run.json")]
+    assert len(runs) == 4
+    assert {(run["status"], run["tags"]["mlflow.source.name"]) for run in runs} == {("FINISHED", "mambacl, edited")}
+    greys = Image.open(folder / "compared.png").convert("L").histogram()
+    assert sum(map(bool, greys)) > 50, "a page, not a blank"
+    assert json.loads((folder / "cluster" / "state.json").read_text())["processes"] == {}
