@@ -50,8 +50,8 @@ class TroubledConfig(AlpacaConfig):
 
     implementation: ClassVar[str] = "troubled:Troubled"
     name: Literal["troubled"] = "troubled"
-    trouble: Literal["none", "nan", "exception", "hungry", "starving"] = "none"
-    """hungry: memory for two episodes at a time; starving: for none."""
+    trouble: Literal["none", "nan", "exception", "hungry", "starving", "broken"] = "none"
+    """broken: from the first step on; hungry: memory for two episodes at a time; starving: for none."""
     at: int = 0
     """Step from which on it is in trouble."""
     pause: float = 0.0
@@ -74,6 +74,8 @@ class Troubled(Alpaca):
 
     def forward(self, episode, state=None, **options):
         trouble = self.config.trouble if self.step >= self.config.at else "none"
+        if self.config.trouble == "broken" and self.step >= 0:
+            raise ValueError("the learner has always been broken")
         if len(episode.index) > {"hungry": 2, "starving": 0}.get(trouble, 10**9):
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(episode.index)} episodes")
         if trouble == "exception":

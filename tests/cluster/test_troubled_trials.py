@@ -1,4 +1,5 @@
-"""Fault 8: in a sweep one trial has no number for a loss, one no memory, and one raises; the others finish."""
+"""Fault 8: in a sweep one trial has no number for a loss, one no memory, and two raise, one of them before it has a score; the
+others finish."""
 
 import itertools
 import json
@@ -15,10 +16,11 @@ from mlflow import MlflowClient
 from mambacl.platform.tracking import record as records
 from mambacl.platform.training import checkpoint
 
-TROUBLES = ["none", "nan", "exception", "starving", "hungry"]
+TROUBLES = ["none", "nan", "exception", "starving", "hungry", "broken"]
 REASONS = {
     "nan": "loss is nan at step 16",
     "exception": "ValueError: the learner is broken",
+    "broken": "ValueError: the learner has always been broken",
     "starving": "out of memory with one episode at a time: OutOfMemoryError",
 }
 
@@ -65,12 +67,12 @@ def test_the_others_finish_and_each_says_why(tmp_path, with_troubled, tell_fault
             assert found.data.tags["mambacl.reason"].startswith(REASONS[trouble])
             assert "traceback.txt" in files
             assert "troubled.py" in (run / "traceback.txt").read_text() or trouble == "nan"
-            assert last.progress.step == 10, "what came before the trouble is kept"
+            assert (last.progress.step if last else 0) == (0 if trouble == "broken" else 10), "what was before is kept"
         else:
             assert (state, found.info.status) == ("COMPLETE", "FINISHED"), trouble
             assert last.progress.accumulate == (2 if trouble == "hungry" else 1)
             assert ("mambacl.accumulate" in found.data.tags) == (trouble == "hungry")
             assert "traceback.txt" not in files
-    tell_fault(8, f"NaN, no memory and an exception in trials of a sweep ({trainer})", len(REASONS),
+    tell_fault(8, f"NaN, no memory and exceptions in trials of a sweep ({trainer})", len(REASONS),
                "the others finish; each says why", "the trial", f"{time.monotonic() - began:.0f} s for all")  # fmt: skip
     tell_fault(8, f"out of memory for a batch ({trainer})", 1, "goes on in two parts", "10 steps")

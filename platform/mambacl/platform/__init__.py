@@ -20,6 +20,7 @@ SWITCHES = {
     # Run folders, study and MLflow hold it all: Tune's own logs and snapshots are not wanted.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that failed early has no score, which is not the sweep's end
     # MLflow: quiet, private, and no pickles.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
