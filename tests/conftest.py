@@ -1,7 +1,13 @@
 """What all tests share."""
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,12 +29,70 @@ def data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
-def unused_port() -> int:
-    """A free port of this machine."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A free port of this machine."""
+    return free_port()
+
+
+class MlflowServer:
+    """An MLflow server with its store in a folder."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
+                   "--artifacts-destination", f"{self.folder}/artifacts", "--host", "127.0.0.1",
+                   "--port", str(self.port), "--workers", "1"]  # fmt: skip
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while not self._answers():
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+            time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        return False
+
+    def kill(self) -> None:
+        """With its workers, which are in its group."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running_mlflow_server(folder: Path):
+    """A server on the store in a folder, new or not. Who is given it may kill it and start it again."""
+    server = MlflowServer(folder, free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """An MLflow server with a store of the test's own."""
+    with running_mlflow_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def with_mlflow_server():
+    """A context manager that runs an MLflow server on the store in a folder."""
+    return running_mlflow_server
 
 
 TROUBLED = '''

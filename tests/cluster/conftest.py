@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,41 +159,6 @@ def cluster(make_cluster):
     made = make_cluster()
     yield made
     made.down()
-
-
-class Server:
-    """An MLflow server with its store in a folder."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port, self.uri = folder, port, f"http://127.0.0.1:{port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
-                   "--artifacts-destination", f"{self.folder}/artifacts", "--host", "127.0.0.1",
-                   "--port", str(self.port), "--workers", "1"]  # fmt: skip
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while True:
-            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            except OSError:
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture
-def mlflow_server(tmp_path, unused_port):
-    """An MLflow server on SQLite that runs; the test may kill and start it."""
-    made = Server(tmp_path, unused_port)
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture

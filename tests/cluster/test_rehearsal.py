@@ -20,6 +20,7 @@ TINY = (
 def folder():
     """Its name is short, since Ray's sockets lie in it."""
     made = Path(tempfile.mkdtemp(prefix="mambacl-"))
+    made.chmod(0o711)  # PostgreSQL's user passes through
     yield made / "r"
     shutil.rmtree(made)
 

@@ -2,15 +2,7 @@
 any set-up."""
 
 import html
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,29 +24,14 @@ def client(weighed):
 
 
 @pytest.fixture(scope="module")
-def shown(weighed, rendered, tmp_path_factory):
+def shown(weighed, rendered, with_mlflow_server):
     """A function that gives the text of a page of the MLflow server on the study's store, by the path after its #."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("mlflow") / "server.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{weighed.parent.parent}/mlflow.db"],
-            stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+    with with_mlflow_server(weighed.parent.parent) as server:
 
         def text(page: str, *expected: str) -> str:
             # The page's own time may run out while parts of it are still on their way from the server.
             for _ in range(TRIES):
-                found = rendered(f"http://127.0.0.1:{port}/#/{page}", milliseconds=PATIENCE)
+                found = rendered(f"{server.uri}/#/{page}", milliseconds=PATIENCE)
                 found = re.sub(r"<(script|style)\b.*?</\1>", "", found, flags=re.DOTALL)
                 found = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", found)).split())
                 if all(part in found for part in expected):
@@ -62,16 +39,6 @@ def shown(weighed, rendered, tmp_path_factory):
             return found
 
         yield text
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers: a group of their own
-        server.wait()
-
-
-def _answers(url):
-    try:
-        return urllib.request.urlopen(url, timeout=5).status == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def runs_of(client, experiment):

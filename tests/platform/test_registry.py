@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
-from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.config import ExperimentConfig, StorageConfig
 from mambacl.platform.sweeping.card import model_card
+from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.registry import find, register, registered
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
@@ -43,6 +45,24 @@ def version(trained):
     config, store, run, run_id = trained
     chosen = checkpoint.best(run)
     return register(store, chosen, run_id, model_card(chosen), {"mambacl.learner": "mamba"})
+
+
+def test_what_a_server_keeps_is_brought_once_to_where_all_nodes_find_it(trained, mlflow_server, tmp_path):
+    _, _, run, _ = trained
+    storage = StorageConfig(root=str(tmp_path / "shared"), tracking_uri=mlflow_server.uri)
+    copy, store = tmp_path / "run", Store(storage)
+    shutil.copytree(run, copy)
+    records.update(copy, run_id=None, sent=0, delivered=False)
+    run_id = store.deliver(copy).run_id
+    version = register(store, checkpoint.best(copy), run_id, "card", {})
+    shutil.rmtree(copy)
+    for reference in (f"models:/tiny/{version}", f"runs:/{run_id}"):
+        found, again = (find(reference, storage).checkpoint for _ in range(2))
+        assert found.path == again.path
+        assert found.path.parent == tmp_path / "shared" / "downloads"
+        assert found.sha256 == checkpoint.best(run).sha256
+        assert found.fault() is None
+    assert len(list((tmp_path / "shared" / "downloads").iterdir())) == 2, "no drafts"
 
 
 def test_a_model_answers_queries_through_mlflow(trained, version, monkeypatch):

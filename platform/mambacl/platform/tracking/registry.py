@@ -4,12 +4,14 @@ A registered model is a folder of config.json, model.safetensors, progress.json 
 MLmodel file that names this package's loader. Nothing in it is pickled.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -166,7 +168,7 @@ def _find_version(reference: str, storage: StorageConfig) -> Reference:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ConfigError(_what_there_is(store, name, reference)) from None
-    path = _folder_of(store, found)
+    path = _folder_of(store, found, Path(storage.root))
     return Reference(reference, Checkpoint(path=path), run_id=found.run_id, name=name, version=int(found.version))
 
 
@@ -192,13 +194,27 @@ def _what_there_is(store: Store, name: str, reference: str) -> str:
     return f"model: {reference!r} does not exist; versions: {numbers}; aliases: {aliases or 'none'}"
 
 
-def _folder_of(store: Store, found: ModelVersion) -> Path:
+def _folder_of(store: Store, found: ModelVersion, root: Path) -> Path:
     with store.globally():
         uri = store.client.get_model_version_download_uri(found.name, str(found.version))
         path = Path(uri.removeprefix("file://"))
         if path.is_dir():
             return path
-        return Path(download_artifacts(f"models:/{found.name}/{found.version}", dst_path=tempfile.mkdtemp()))
+        name = f"models:/{found.name}/{found.version}"
+        identity = f"{store.uri} {name} {found.creation_timestamp}"
+        return _brought(root, identity, lambda draft: download_artifacts(name, dst_path=draft))
+
+
+def _brought(root: Path, identity: str, download: Callable[[str], str]) -> Path:
+    """A folder that was downloaded once, where workers on all nodes find it. download: into a folder that is given."""
+    place = root / "downloads" / hashlib.sha256(identity.encode()).hexdigest()[:24]
+    if not place.is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as draft:
+            found = Path(download(draft))
+            with contextlib.suppress(OSError):  # another process was first
+                found.rename(place)
+    return place
 
 
 def _find_run(reference: str, storage: StorageConfig) -> Reference:
@@ -212,8 +228,11 @@ def _find_run(reference: str, storage: StorageConfig) -> Reference:
     folder = Path(run.data.tags.get("mambacl.folder", ""))
     if (folder / "checkpoints").is_dir():
         return Reference(reference, checkpoint.best(folder), run_id=run_id)
-    path = store.client.download_artifacts(run_id, "checkpoint", tempfile.mkdtemp())
-    return Reference(reference, Checkpoint(path=Path(path)), run_id=run_id)
+    identity = f"{store.uri} {reference} {run.info.end_time}"
+    path = _brought(
+        Path(storage.root), identity, lambda draft: store.client.download_artifacts(run_id, "checkpoint", draft)
+    )
+    return Reference(reference, Checkpoint(path=path), run_id=run_id)
 
 
 def versions_of(store: Store, reference: Reference) -> list[tuple[str, str]]:
