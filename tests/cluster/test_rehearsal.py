@@ -1,8 +1,10 @@
 """`cluster/rehearsal` does what it says: an edited sweep survives a node, is seen in MLflow, and nothing is left running."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,7 +32,13 @@ def test_the_whole_of_it(folder):
     for program in ("pg_config", "chromium"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program} (Debian: apt-get install postgresql libpq-dev chromium)")
-    done = subprocess.run([ROOT / "cluster" / "rehearsal", folder, *TINY.split()], capture_output=True, text=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [ROOT / "cluster" / "rehearsal", folder, *TINY.split()],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     runs = [json.loads(file.read_text()) for file in (folder / "runs" / "rehearsal" / "trials").glob("*/run.json")]
     assert len(runs) == 4
