@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -14,7 +15,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from mambacl.platform.training import checkpoint
+from mambacl.platform.board import open_board
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.session import session
+from mambacl.platform.training import checkpoint, failure
+from mambacl.platform.training.run import train
+from mambacl.tasks.config import parse
 
 NODES, TRIALS, STEPS, EVERY = 3, 4, 60, 20
 LATEST = 5.0
@@ -64,6 +70,23 @@ def held(cluster) -> list[float]:
     )
     assert asked.returncode == 0, asked.stderr
     return json.loads(asked.stdout.splitlines()[-1])
+
+
+def test_a_run_that_outlives_its_driver_has_not_failed(tmp_path, until):
+    """What it asks is on the driver's node, and may be gone before Ray has ended the run's own process."""
+    import ray  # after mambacl, whose switches it reads
+
+    content = {name: value for name, value in EXPERIMENT.items() if name not in ("search", "sweep")}
+    steps = {**EXPERIMENT["train"], "steps": 10**6}
+    config = parse(ExperimentConfig, content | {"learner": {"name": "alpaca", "width": 8}, "train": steps})
+    with session(None), ThreadPoolExecutor() as pool:
+        board, run = open_board(), tmp_path / "run"
+        training = pool.submit(train, config, run, board)
+        until(lambda: checkpoint.newest(run))
+        ray.kill(board)
+        training.result(timeout=60)
+    assert failure.read(run) is None
+    assert checkpoint.newest(run).progress.stopped is None, "it can be resumed"
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])

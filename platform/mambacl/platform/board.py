@@ -40,9 +40,9 @@ class Board:
 
 
 def open_board() -> ActorHandle:
-    """A board on the driver's node."""
+    """A board on the driver's node: lost with it, and with no other."""
     here = ray.get_runtime_context().get_node_id()
-    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
+    strategy = NodeAffinitySchedulingStrategy(here, soft=False)
     return Board.options(scheduling_strategy=strategy).remote()  # type: ignore[attr-defined]
 
 

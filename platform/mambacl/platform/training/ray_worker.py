@@ -11,6 +11,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import ActorDiedError
 
 from mambacl.platform.board import run_name
 from mambacl.platform.config import ExperimentConfig
@@ -61,7 +62,13 @@ def _train(job: Job, worker: Worker, report: Report, leaving: Leaving) -> None:
     name = run_name(run)
 
     def live(step: int, point: dict[str, float]) -> bool:
-        return ray.get(board.post.remote(name, {"step": step, "of": config.train.steps, "pid": os.getpid(), **point}))
+        facts = {"step": step, "of": config.train.steps, "pid": os.getpid(), **point}
+        try:
+            return ray.get(board.post.remote(name, facts))
+        except (
+            ActorDiedError
+        ):  # it is where the driver is: both are lost, and whoever resumes the run goes on from here
+            return True
 
     meta_train(config, run, worker, report, live, leaving, job["accumulate"])
 
