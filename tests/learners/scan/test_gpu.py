@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mambacl.learners.scan import reference
@@ -38,7 +38,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.usefixtures("small")
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True, phases=(Phase.generate,))  # to shrink takes minutes
 @given(
     B=st.integers(1, 2),
     L=st.sampled_from([1, 3, 4, 5, 8, 9]),
