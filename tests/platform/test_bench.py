@@ -97,7 +97,7 @@ def test_functions_take_turns_after_a_warm_up_on_the_asked_threads():
 def test_an_unknown_benchmark_is_named_with_those_that_there_are(capsys):
     assert run("bench", ["task"]) == 2
     assert (
-        "invalid choice 'task' for argument 'benchmark'. Expected one of ('all', 'scan', 'tasks'"
+        "invalid choice 'task' for argument 'benchmark'. Expected one of ('all', 'scan', 'step'"
         in capsys.readouterr().err
     )
 
