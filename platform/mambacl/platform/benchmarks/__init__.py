@@ -1,3 +1,3 @@
 """What `mambacl bench` measures: a file of this package for each name, with a function `rows(scope)` that yields `Row`s."""
 
-BENCHMARKS = ("scan", "step", "reading", "streaming", "tasks", "evaluation", "training")
+BENCHMARKS = ("scan", "step", "reading", "streaming", "tasks", "evaluation", "training", "scaling")
