@@ -1,15 +1,10 @@
 """Inputs of a scan and what comes out of it, for all tests of the folder."""
 
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
-
-# Without a GPU, Triton's kernels run in its interpreter, which asks for this when it is first imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _inputs(B: int, L: int, E: int, N: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Tensor]:

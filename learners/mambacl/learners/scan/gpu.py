@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
-from triton import knobs  # pyright: ignore[reportMissingImports]
+from triton import language  # pyright: ignore[reportMissingImports]
 
 from mambacl.learners.scan import gpu_kernels
 from mambacl.learners.scan.shapes import check, check_first_order
 
 HALF = True  # takes tokens in half precision as they are
-INTERPRETED = bool(knobs.runtime.interpret)
+INTERPRETED = not isinstance(language.cdiv, triton.JITFunction)  # Triton's own functions tell how it was imported
 CHUNK = 16  # tokens between two saved states
 TILE = (
     16  # channels of a program: more would leave a GPU idle on few episodes, fewer make more partial sums of dB and dC

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from mambacl.platform.benchmarks.measure import RATIOS, Row, Scope
-from mambacl.platform.console import console, table
 from mambacl.platform.machine import processor, version
 
 PACKAGES = ("mambacl", "torch", "numpy", "numba")
+GPU_PACKAGES = ("triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention")
 
 TITLES: dict[Scope, str] = {
     "full": "",
@@ -29,7 +29,8 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "versions": {name: version(name) for name in PACKAGES + (GPU_PACKAGES if torch.cuda.is_available() else ())},
     }
 
 
@@ -42,16 +43,14 @@ def content(
         "scope": scope,
         "machine": machine(),
         "seconds": dict(seconds),
-        "rows": [
-            {"benchmark": name, **dataclasses.asdict(row)} | ({"met": None} if scope == "tiny" else {})
-            for name, found in rows.items()
-            for row in found
-        ],
+        "rows": [{"benchmark": name, **_dict(row, scope)} for name, found in rows.items() for row in found],
     }
 
 
 def show(found: dict[str, Any]) -> None:
     """Print what `content` gave, for people: of several benchmarks only ratios, and what else has a target."""
+    from mambacl.platform.console import console, table  # needs rich, which `line` does not
+
     several = len(found["seconds"]) > 1
     measured = [row for row in found["rows"] if row["median"] is not None]
     shown = [row for row in measured if row["unit"] in RATIOS or row["target"]] if several else measured
@@ -62,16 +61,28 @@ def show(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if row["median"] is None:
             console.print(f"\n{row['what']}: not measured; {row['note']}", soft_wrap=True)
-    _print_machine(found["machine"])
+    console.print(f"\n{_machine_line(found['machine'])}", soft_wrap=True)
     if several:
         times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["seconds"].items())
         console.print(f"{sum(found['seconds'].values()):.0f} s: {times}", soft_wrap=True)
 
 
-def _print_machine(place: dict[str, Any]) -> None:
+def line(row: Row, scope: Scope) -> str:
+    """A row as plain text."""
+    if row.median is None:
+        return f"{row.what}: not measured; {row.note}"
+    what, median, quartiles, _, target, mark = _cells(_dict(row, scope))
+    return f"{what}: {median} {quartiles} {target} {mark}".rstrip()
+
+
+def _dict(row: Row, scope: Scope) -> dict[str, Any]:
+    return dataclasses.asdict(row) | ({"met": None} if scope == "tiny" else {})
+
+
+def _machine_line(place: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     names = ", ".join([f"{place['processor']} ({place['cpus']} CPUs, {place['instructions']})", *place["gpus"]])
-    console.print(f"\n{names}; Python {place['python']}, {versions}", soft_wrap=True)
+    return f"{names}; Python {place['python']}, {versions}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from mambacl.platform.arguments import parse_options
-from mambacl.platform.benchmarks import BENCHMARKS
+from mambacl.platform.benchmarks import ALONE, BENCHMARKS
 from mambacl.platform.console import json_line
 from mambacl.tasks.config import ConfigError
 
 if TYPE_CHECKING:
     from mambacl.platform.benchmarks.measure import Row, Scope
 
-ALL = ("all", *BENCHMARKS)
+ALL = ("all", *BENCHMARKS, *ALONE)
 
 
 @dataclasses.dataclass(frozen=True)
