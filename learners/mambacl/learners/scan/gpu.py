@@ -19,15 +19,16 @@ from mambacl.learners.scan.shapes import check, check_first_order
 
 HALF = True  # takes tokens in half precision as they are
 INTERPRETED = not isinstance(language.cdiv, triton.JITFunction)  # Triton's own functions tell how it was imported
-CHUNK = 16  # tokens between two saved states
+CHUNK = 8  # tokens between two saved states; of 16 the compiler takes four times as long, and registers spill
 TILE = (
     16  # channels of a program: more would leave a GPU idle on few episodes, fewer make more partial sums of dB and dC
 )
-FORWARD, BACKWARD = 512, 256  # numbers of the state that a warp holds; backward has those of all tokens of a chunk
+FORWARD, BACKWARD = 512, 256  # numbers of the state that a warp holds; backward has those before each token of a chunk
 WARPS = 16  # most in a program
 LOG2E = 1.4426950408889634
 
 
+@torch.compiler.disable  # as it is, whatever torch compiles around it
 def selective_scan(
     u_BLE: Tensor,
     delta_BLE: Tensor,
@@ -45,6 +46,7 @@ def selective_scan(
     return _Scan.apply(save, *inputs)
 
 
+@torch.compiler.disable
 def selective_read(
     u_BME: Tensor,
     delta_BME: Tensor,
@@ -65,7 +67,7 @@ def missing() -> str | None:
     """Why the kernels cannot run in this process, or None if a tiny scan has just run on the GPU."""
     try:
         x_BLE = torch.ones(1, 1, 1, device="cuda")
-        selective_scan(x_BLE, x_BLE, -x_BLE[0], x_BLE, x_BLE, None, None)
+        selective_scan(x_BLE, x_BLE, -x_BLE[0], x_BLE, x_BLE, None, None)  # pyright: ignore[reportCallIssue]
         torch.cuda.synchronize()
     except Exception as error:  # a broken installation may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -30,7 +30,7 @@ def _token(i, t, L, E, N):
     return i * L + t, tl.where(t < L, E, 0), tl.where(t < L, N, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])  # the kernels of one length are those of all
 def forward(
     u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE, L, E, N,
     SAVES: tl.constexpr, OUTPUTS: tl.constexpr, DIRECT: tl.constexpr, QUERIES: tl.constexpr,
@@ -71,7 +71,7 @@ def forward(
         tl.store(h_BNE + i * N * E + entry, h, on)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def backward(
     u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BKNE, dy_BLE,
     du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE, L, E, N,
