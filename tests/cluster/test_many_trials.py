@@ -1,6 +1,5 @@
 """Fault 11: a sweep of 200 trials stays as small and as fast as it began, and what the platform adds to a trial is little."""
 
-import itertools
 import os
 import signal
 import statistics
@@ -13,6 +12,7 @@ import optuna
 import pytest
 import yaml
 
+from mambacl.platform.benchmarks.training import between
 from mambacl.platform.training import checkpoint
 
 SEARCHED = Path(__file__).with_name("searched.py")
@@ -65,12 +65,6 @@ def searched(folder, content, environment):
     return study.trials, used
 
 
-def between(trials):
-    """Seconds from the end of each trial to the end of the next."""
-    ends = [trial.datetime_complete.timestamp() for trial in trials]
-    return [after - before for before, after in itertools.pairwise(ends)]
-
-
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_two_hundred_trials(tmp_path, with_troubled, tell_fault):
@@ -97,13 +91,11 @@ def test_two_hundred_trials(tmp_path, with_troubled, tell_fault):
 
 ALONE = """
 import pathlib, sys, yaml
+from mambacl.platform.benchmarks.training import train_alone
 from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.training.loop import meta_train
-from mambacl.platform.training.worker import Worker
 from mambacl.tasks.config import parse
 config = parse(ExperimentConfig, yaml.safe_load(pathlib.Path(sys.argv[1]).read_text()))
-progress = meta_train(config, pathlib.Path(sys.argv[2]), Worker(), lambda saved: None, lambda step, point: False)
-print(progress.seconds)
+print(train_alone(config, pathlib.Path(sys.argv[2])).seconds)
 """
 
 

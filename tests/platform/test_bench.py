@@ -10,39 +10,60 @@ import torch
 
 from mambacl.platform.benchmarks import BENCHMARKS
 from mambacl.platform.benchmarks.measure import ROUNDS, Row, measure
+from mambacl.platform.benchmarks.regression import fallen
+from mambacl.platform.benchmarks.report import content
 from mambacl.platform.cli import run
+from mambacl.platform.commands import bench
+from mambacl.platform.session import session
 
-SURE = {"what", "unit", "median", "low", "high", "repetitions", "threads", "target", "met", "note"}
+SURE = {"benchmark", "what", "unit", "median", "low", "high", "repetitions", "threads", "target", "met", "note"}
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Benchmarks run in this process, where tests can change what they find."""
+    monkeypatch.setattr(bench, "measured_apart", bench.measured)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray for all benchmarks."""
+    with session(None):
+        yield
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_every_benchmark_gives_rows_in_json_in_a_file_and_in_a_table(benchmark, tmp_path, capsys):
+def test_every_benchmark_gives_rows_in_json_in_a_file_and_in_a_table(benchmark, tmp_path, capsys, here, cluster):
     file = tmp_path / "made" / "bench.json"
-    assert run("bench", [benchmark, "--quick", "--json", "--output", str(file)]) == 0
+    assert run("bench", [benchmark, "--tiny", "--json", "--output", str(file)]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found == json.loads(file.read_text())
-    assert (found["benchmark"], found["quick"]) == (benchmark, True)
+    assert (found["benchmark"], found["scope"], set(found["seconds"])) == (benchmark, "tiny", {benchmark})
     assert found["machine"]["processor"]
     assert found["machine"]["cpus"] == len(os.sched_getaffinity(0))
     assert found["machine"]["versions"]["torch"] == torch.__version__
     for row in found["rows"]:
         assert set(row) == SURE
+        assert row["benchmark"] == benchmark
         assert row["met"] is None, "tiny sizes meet no target"
         if row["median"] is None:
             assert row["note"]
         else:
-            assert 0 < row["low"] <= row["median"] <= row["high"]
-            assert row["repetitions"] >= ROUNDS
+            assert row["low"] <= row["median"] <= row["high"]
+            assert row["low"] > 0 or "added" in row["what"] or "without" in row["what"], (
+                "differences of tiny times may be less"
+            )
+            assert row["repetitions"] >= (1 if row["unit"] == "bytes" else ROUNDS["tiny"])
             assert row["threads"] >= 1
     assert any(row["target"] for row in found["rows"])
 
 
-def test_tasks_say_why_features_are_not_measured(capsys, monkeypatch):
+def test_tasks_say_why_features_are_not_measured(capsys, monkeypatch, here):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if "efficientnet" in name else find(name))
-    assert run("bench", ["tasks", "--quick"]) == 0
+    assert run("bench", ["tasks", "--tiny"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "--quick: sizes that say nothing of speed" in printed
+    assert "--tiny: sizes that say nothing of speed" in printed
     assert "features: not measured; task.encoder.frozen: needs the package" in printed
     assert "pip install 'mambacl[encoders]'" in printed
 
@@ -62,15 +83,88 @@ def test_functions_take_turns_after_a_warm_up_on_the_asked_threads():
     calls, before = [], torch.get_num_threads()
     times = measure(
         [lambda: calls.append(("a", torch.get_num_threads())), lambda: calls.append(("b", torch.get_num_threads()))],
-        threads=before + 1,
+        before + 1,
+        "full",
         seconds=0,
     )
-    assert times.shape == (ROUNDS, 2)
-    assert calls == [("a", before + 1), ("b", before + 1)] * (ROUNDS + 1)
+    assert times.shape == (ROUNDS["full"], 2)
+    assert calls == [("a", before + 1), ("b", before + 1)] * (ROUNDS["full"] + 1)
     assert torch.get_num_threads() == before
-    assert len(measure([lambda: None], before, seconds=0.001)) > ROUNDS
+    assert len(measure([lambda: None], before, "full", seconds=0.001)) > ROUNDS["full"]
+    assert len(measure([lambda: None], before, "tiny", seconds=0.001)) == ROUNDS["tiny"]
 
 
 def test_an_unknown_benchmark_is_named_with_those_that_there_are(capsys):
     assert run("bench", ["task"]) == 2
-    assert "invalid choice 'task' for argument 'benchmark'. Expected one of ('scan', 'tasks'" in capsys.readouterr().err
+    assert (
+        "invalid choice 'task' for argument 'benchmark'. Expected one of ('all', 'scan', 'step'"
+        in capsys.readouterr().err
+    )
+
+
+def result(**ratios):
+    """A result with these figures: times faster, or shares that are to stay below 5 %."""
+    rows = [
+        Row.of(what.replace("_", " "), "%", np.array([value]), 1, below=5)
+        if "share" in what
+        else Row.of(what.replace("_", " "), "x", np.array([value]), 1, above=10)
+        for what, value in ratios.items()
+    ]
+    return content("scan", "quick", {"scan": [*rows, Row.of("time", "ms", np.array([1.0]), 1)]}, {"scan": 1.0})
+
+
+def test_a_ratio_has_fallen_where_it_is_worse_than_stored_by_more_than_the_tolerance():
+    stored = result(faster=20.0, added_share=2.0, gone=3.0)
+    assert fallen(stored, stored, 0.1) == []
+    lines = fallen(result(faster=15.0, added_share=2.5), stored, 0.1)
+    assert lines == [
+        "scan: faster: 15 now, 20 x before",
+        "scan: added share: 2.5 now, 2 % before",
+        "scan: gone: not measured now, 3 x before",
+    ]
+    assert fallen(result(faster=15.0, added_share=2.5, gone=9.0), stored, 0.3) == []
+    other = stored | {"rows": [row | {"benchmark": "tasks"} for row in stored["rows"]]}
+    assert fallen(result(faster=1.0), other, 0.1) == [], "another benchmark, not run now"
+
+
+def test_against_a_stored_result_exit_code_and_lines_say_what_has_fallen(tmp_path, capsys, monkeypatch, here):
+    figures = [20.0]
+    monkeypatch.setattr(
+        "mambacl.platform.benchmarks.scan.rows",
+        lambda scope: [Row.of("faster", "x", np.array(figures), 1, above=10), Row.of("time", "s", np.array([1.0]), 1)],
+    )
+    file, asked = tmp_path / "stored.json", ["scan", "--quick"]
+    assert run("bench", [*asked, "--output", str(file)]) == 0
+    assert json.loads(file.read_text())["rows"][0]["met"] is True
+    assert run("bench", [*asked, "--against", str(file)]) == 0
+    figures[0] = 15.0
+    assert run("bench", [*asked, "--against", str(file)]) == 1
+    assert capsys.readouterr().err == "mambacl: scan: faster: 15 now, 20 x before\n"
+    assert run("bench", [*asked, "--against", str(file), "--tolerance", "0.3"]) == 0
+    assert run("bench", ["scan", "--against", str(file)]) == 2
+    assert "was measured in scope 'quick', this run is 'full'" in capsys.readouterr().err
+    file.write_text("[]")
+    assert run("bench", [*asked, "--against", str(file)]) == 2
+    assert "holds no result of mambacl bench" in capsys.readouterr().err
+    assert run("bench", [*asked, "--tiny"]) == 2
+    assert "--quick and --tiny exclude each other" in capsys.readouterr().err
+
+
+def test_all_prints_one_table_of_what_has_a_target_or_is_a_ratio(capsys, monkeypatch, here):
+    for name in BENCHMARKS:
+        found = [Row.of("faster", "x", np.array([20.0]), 1, above=10), Row.of("plain", "s", np.array([1.0]), 1)]
+        monkeypatch.setattr(f"mambacl.platform.benchmarks.{name}.rows", lambda scope, found=found: found)
+    assert run("bench", ["all", "--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("> 10 x") == printed.count("met") == len(BENCHMARKS)
+    assert all(name in printed for name in BENCHMARKS)
+    assert "plain" not in printed
+
+
+def test_benchmarks_run_in_a_process_of_their_own():
+    """It has the switches from its start: malloc reads its own only then."""
+    rows, seconds = bench.measured_apart(("reading",), "tiny")
+    assert set(seconds) == {"reading"}
+    assert [row.what for row in rows["reading"]] == [
+        row.what for row in bench.measured(("reading",), "tiny")[0]["reading"]
+    ]

@@ -29,5 +29,5 @@ class MambaConfig(SequenceConfig):
     """Width of the causal convolution before the scan; 0 leaves it out."""
     positions: Literal["none", "sinusoidal"] = "none"
     """Position information added to the tokens."""
-    kernel: Literal["auto", "reference", "numba", "mamba_ssm"] = "auto"
+    kernel: Literal["auto", "reference", "numba", "triton", "mamba_ssm"] = "auto"
     """Implementation of the scan; auto takes the fastest that runs here."""

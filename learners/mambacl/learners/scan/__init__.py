@@ -3,6 +3,7 @@
 Legend: B episodes, M queries, L tokens, E inner width, N state size.
 
     numba      CPU: fused loops with a hand-written adjoint (cpu.py, kernels.py)
+    triton     GPU: the same in Triton (gpu.py, gpu_kernels.py)
     mamba_ssm  GPU: the compiled scan of mamba-ssm, completed by initial and final states (cuda.py)
     reference  anywhere, slow: one step after the other in plain torch (reference.py)
 
@@ -12,6 +13,7 @@ Which one is live, and why, is said once per process and device in the log `mamb
 from torch import Tensor
 
 from mambacl.learners.scan.dispatch import Kernel, Recurrence
+from mambacl.learners.scan.shapes import widened
 
 __all__ = ["SELECTIVE", "selective_read", "selective_scan"]
 
@@ -19,6 +21,7 @@ SELECTIVE = Recurrence(
     "selective scan",
     (
         ("numba", Kernel("cpu", "cpu", "pip install numba")),
+        ("triton", Kernel("gpu", "cuda", "pip install triton")),
         ("mamba_ssm", Kernel("cuda", "cuda", "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm")),
         ("reference", Kernel("reference", None)),
     ),
@@ -38,7 +41,8 @@ def selective_scan(
 ) -> tuple[Tensor | None, Tensor]:
     """Run Mamba-1 over streams: h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t and y_t = C_t . h_t + D u_t.
 
-    Differentiable once in every tensor, through the outputs and through the final state.
+    Differentiable once in every tensor, through the outputs and through the final state. Tokens u, delta, B and C may be in
+    half precision, as autocast makes them; the state and all sums are in the dtype of A.
 
     Args:
         u_BLE: inputs (B, L, E).
@@ -48,7 +52,7 @@ def selective_scan(
         C_BLN: output weights (B, L, N), or None if only the final state is wanted, which is cheaper.
         D_E: weights (E,) of the direct path from input to output; None for none.
         h_BEN: state before the first token (B, E, N); None for zeros. Not modified.
-        kernel: "auto", "numba", "mamba_ssm" or "reference".
+        kernel: "auto", "numba", "triton", "mamba_ssm" or "reference".
 
     Returns:
         Outputs (B, L, E), None without C, and the state (B, E, N) after the last token. Its memory may be laid out as
@@ -60,7 +64,11 @@ def selective_scan(
 
     Source: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023).
     """
-    return SELECTIVE.module(u_BLE.device.type, kernel).selective_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN)
+    module = SELECTIVE.module(u_BLE.device.type, kernel)
+    if not hasattr(module, "HALF"):
+        u_BLE, delta_BLE, B_BLN = (widened(x, A_EN.dtype) for x in (u_BLE, delta_BLE, B_BLN))
+        C_BLN = None if C_BLN is None else widened(C_BLN, A_EN.dtype)
+    return module.selective_scan(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN)
 
 
 def selective_read(
@@ -90,4 +98,7 @@ def selective_read(
     Raises:
         ValueError, KernelError: as `selective_scan`.
     """
-    return SELECTIVE.module(u_BME.device.type, kernel).selective_read(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
+    module = SELECTIVE.module(u_BME.device.type, kernel)
+    if not hasattr(module, "HALF"):
+        u_BME, delta_BME, B_BMN, C_BMN = (widened(x, A_EN.dtype) for x in (u_BME, delta_BME, B_BMN, C_BMN))
+    return module.selective_read(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)

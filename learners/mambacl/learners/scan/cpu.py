@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mambacl.learners.scan import kernels, team
 from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
-from mambacl.learners.scan.shapes import check
+from mambacl.learners.scan.shapes import check, check_first_order
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
@@ -68,14 +68,6 @@ def _check_kernel(u_BLE: Tensor) -> None:
         raise ValueError(f"the numba kernel takes float32 or float64 on the CPU, not {u_BLE.dtype} on {u_BLE.device}")
 
 
-def _check_first_order() -> None:
-    # once_differentiable would not do: where the outputs' gradients are constants, it drops second derivatives in silence
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            'the numba kernel has first derivatives only: for create_graph=True choose kernel="reference"'
-        )
-
-
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, save, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
@@ -92,7 +84,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None):
-        _check_first_order()
+        check_first_order("numba")
         dy_BLE, dh_BEN = grad_outputs
         want = STATE if dy_BLE is None else OUTPUTS
         return None, *_backward(want, ctx.saved_tensors, dy_BLE, dh_BEN, ctx.needs_input_grad[1:])
@@ -109,7 +101,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor):
-        _check_first_order()
+        check_first_order("numba")
         *inputs, h_BEN = ctx.saved_tensors
         h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
         return _backward(QUERIES, (*inputs, h_B1NE), grad_outputs[0], None, ctx.needs_input_grad)

@@ -38,7 +38,7 @@ def scan(w: Writes, state: Tensor, kernel: str = "auto") -> tuple[Tensor | None,
     Raises ValueError for an unknown kernel, KernelError where the one asked for cannot run.
     """
     with torch.autocast(state.device.type, enabled=False):
-        return MATRIX.module(state.device.type, kernel).scan(w, state)
+        return MATRIX.module(state.device.type, kernel).scan(w.to(state.dtype), state)
 
 
 def states(w: Writes, state: Tensor) -> Tensor:
@@ -54,9 +54,13 @@ def states(w: Writes, state: Tensor) -> Tensor:
 
 
 def read(w: Writes, state: Tensor) -> Tensor:
-    """Answers (B, H, M, V) to queries, each as if it were the one next token: it is written before it reads."""
-    q, own = _reader(w)
-    return q @ state + own * w.value
+    """Answers (B, H, M, V) to queries, each as if it were the one next token: it is written before it reads.
+
+    In float32 under autocast, too."""
+    with torch.autocast(state.device.type, enabled=False):
+        w = w.to(state.dtype)
+        q, own = _reader(w)
+        return q @ state + own * w.value
 
 
 def weights(tokens: Writes, queries: Writes) -> Tensor:

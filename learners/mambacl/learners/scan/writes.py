@@ -4,7 +4,9 @@ Legend: B episodes, H heads, L tokens, M queries, K key size, V value size, C to
 """
 
 import dataclasses
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -24,6 +26,11 @@ class Writes:
     """b, (B, H, L); None for 1, which a delta rule does not take."""
     erase: bool = False
     """Whether a token first takes away what the state holds under its key."""
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same in one dtype: autocast makes some of the fields half."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: x.to(dtype) for name, x in fields.items() if isinstance(x, Tensor)})
 
 
 def pairs(left: Tensor, right: Tensor, G: Tensor | None) -> Tensor:

@@ -1,3 +1,6 @@
-"""What `mambacl bench` measures: a file of this package for each name, with a function `rows(quick)` that yields `Row`s."""
+"""What `mambacl bench` measures: a file of this package for each name, with a function `rows(scope)` that yields `Row`s."""
 
-BENCHMARKS = ("scan", "tasks", "evaluation")
+BENCHMARKS = ("scan", "step", "reading", "streaming", "tasks", "evaluation", "training", "scaling")
+
+ALONE = ("gpu",)
+"""Measured only when named: `all` is for any machine."""

@@ -3,14 +3,29 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from timeit import timeit
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
-ROUNDS = 5
+Scope = Literal["full", "quick", "tiny"]
+"""What is measured. full: everything. quick: what has a target and what that is compared with, at the same sizes but with few
+repetitions, so that all benchmarks together take minutes. tiny: everything at sizes that say nothing of speed, to see that it
+works; no target is met or missed."""
+
+ROUNDS: dict[Scope, int] = {"full": 5, "quick": 3, "tiny": 3}
 """Fewest repetitions, however long one takes."""
+
+SHARES: dict[Scope, float] = {"full": 1.0, "quick": 0.1, "tiny": 0.0}
+"""Of the seconds that repetitions go on for in full."""
+
+RATIOS = ("x", "%")
+"""Units of what was measured beside something else in one run, and so can be compared with another run."""
+
+TOLERANCE = 1e-3
+"""Of numbers in float32, as a share of the largest: sides that differ by more are not compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +69,9 @@ class Row:
         return cls(what, unit, median, low, high, len(values), threads, target, met)
 
 
-def measure(runs: Sequence[Callable[[], object]], threads: int, seconds: float) -> np.ndarray:
-    """Seconds that each function takes, (R, functions), on so many threads of torch: R rounds that last `seconds` at least.
+def measure(runs: Sequence[Callable[[], object]], threads: int, scope: Scope, seconds: float) -> np.ndarray:
+    """Seconds that each function takes, (R, functions), on so many threads of torch: R rounds that last `seconds` at least,
+    or in a smaller scope their share of it.
 
     The functions take turns, so that what else the machine does hits all alike and their ratio in a round means something;
     torch's own Timer repeats one function at a time. A first round, in which kernels are compiled and caches filled, does
@@ -67,8 +83,13 @@ def measure(runs: Sequence[Callable[[], object]], threads: int, seconds: float) 
         for run in runs:
             run()
         rounds: list[list[float]] = []
-        while len(rounds) < ROUNDS or np.sum(rounds) < seconds:
+        while len(rounds) < ROUNDS[scope] or np.sum(rounds) < SHARES[scope] * seconds:
             rounds.append([timeit(run, timer=timer, number=1) for run in runs])
     finally:
         torch.set_num_threads(before)
     return np.array(rounds)
+
+
+def differs(found: Tensor, expected: Tensor) -> bool:
+    """Whether a side has found something else than it should; what is no number is something else."""
+    return not (found - expected).abs().max() <= TOLERANCE * expected.abs().max()

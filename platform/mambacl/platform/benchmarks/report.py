@@ -3,16 +3,22 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from mambacl.platform.benchmarks.measure import Row
-from mambacl.platform.console import console, table
+from mambacl.platform.benchmarks.measure import RATIOS, Row, Scope
 from mambacl.platform.machine import processor, version
 
 PACKAGES = ("mambacl", "torch", "numpy", "numba")
+GPU_PACKAGES = ("triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention")
+
+TITLES: dict[Scope, str] = {
+    "full": "",
+    "quick": " --quick: what has a target, few repetitions",
+    "tiny": " --tiny: sizes that say nothing of speed",
+}
 
 
 def machine() -> dict[str, Any]:
@@ -23,35 +29,60 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "versions": {name: version(name) for name in PACKAGES + (GPU_PACKAGES if torch.cuda.is_available() else ())},
     }
 
 
-def content(benchmark: str, quick: bool, rows: Sequence[Row]) -> dict[str, Any]:
-    """All of it, as JSON holds it. At a quick run's sizes no target is met or missed."""
-    rows = [dataclasses.replace(row, met=None) for row in rows] if quick else rows
+def content(
+    asked: str, scope: Scope, rows: Mapping[str, Iterable[Row]], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """All of it, as JSON holds it. asked: on the command line; rows, seconds: of each benchmark that this means."""
     return {
-        "benchmark": benchmark,
-        "quick": quick,
+        "benchmark": asked,
+        "scope": scope,
         "machine": machine(),
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "seconds": dict(seconds),
+        "rows": [{"benchmark": name, **_dict(row, scope)} for name, found in rows.items() for row in found],
     }
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what `content` gave, for people."""
-    place, quick = found["machine"], " --quick: sizes that say nothing of speed" if found["quick"] else ""
-    table(
-        f"mambacl bench {found['benchmark']}{quick}",
-        ["what", "median", "quartiles", "threads", "target", ""],
-        [_cells(row) for row in found["rows"] if row["median"] is not None],
-    )
+    """Print what `content` gave, for people: of several benchmarks only ratios, and what else has a target."""
+    from mambacl.platform.console import console, table  # needs rich, which `line` does not
+
+    several = len(found["seconds"]) > 1
+    measured = [row for row in found["rows"] if row["median"] is not None]
+    shown = [row for row in measured if row["unit"] in RATIOS or row["target"]] if several else measured
+    columns = ["what", "median", "quartiles", "threads", "target", ""]
+    cells = [((row["benchmark"],) if several else ()) + _cells(row) for row in shown]
+    title = f"mambacl bench {found['benchmark']}{TITLES[found['scope']]}"
+    table(title, ["benchmark", *columns] if several else columns, cells)
     for row in found["rows"]:
         if row["median"] is None:
             console.print(f"\n{row['what']}: not measured; {row['note']}", soft_wrap=True)
+    console.print(f"\n{_machine_line(found['machine'])}", soft_wrap=True)
+    if several:
+        times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["seconds"].items())
+        console.print(f"{sum(found['seconds'].values()):.0f} s: {times}", soft_wrap=True)
+
+
+def line(row: Row, scope: Scope) -> str:
+    """A row as plain text."""
+    if row.median is None:
+        return f"{row.what}: not measured; {row.note}"
+    what, median, quartiles, _, target, mark = _cells(_dict(row, scope))
+    return f"{what}: {median} {quartiles} {target} {mark}".rstrip()
+
+
+def _dict(row: Row, scope: Scope) -> dict[str, Any]:
+    return dataclasses.asdict(row) | ({"met": None} if scope == "tiny" else {})
+
+
+def _machine_line(place: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in place["versions"].items())
     names = ", ".join([f"{place['processor']} ({place['cpus']} CPUs, {place['instructions']})", *place["gpus"]])
-    console.print(f"\n{names}; Python {place['python']}, {versions}", soft_wrap=True)
+    return f"{names}; Python {place['python']}, {versions}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

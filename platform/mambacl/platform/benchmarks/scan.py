@@ -13,7 +13,7 @@ from mambacl.learners.mixers.mamba import MambaMixer
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.scan import reference, selective_scan
 from mambacl.learners.scan.kernels import FAST, TILE, exp2
-from mambacl.platform.benchmarks.measure import Row, measure
+from mambacl.platform.benchmarks.measure import Row, Scope, differs, measure
 
 SHAPES = ((16, 200, 1024, 16), (16, 200, 256, 64), (4, 1000, 256, 16), (2, 4000, 256, 16), (16, 200, 256, 128))
 """B episodes, L tokens, E inner width, N state size. The targets are those of the first."""
@@ -23,20 +23,18 @@ OURS, LOOP = "our kernel", "loop over unbound steps"
 TARGETS = {LOOP: 10, "mambapy": 15}
 """How many times faster than these the kernel is to be."""
 
-TOLERANCE = 1e-3
-"""Of gradients in float32, as a share of the largest; what differs by more is not timed."""
 
-
-def rows(quick: bool) -> Iterator[Row]:
+def rows(scope: Scope) -> Iterator[Row]:
     """A kernel that answers otherwise than the others is not timed."""
     threads = torch.get_num_threads()
-    for number, shape in enumerate(((2, 20, 32, 8),) if quick else SHAPES):
-        yield from shape_rows(shape, threads, quick, targets=number == 0)
-    yield from mixer_rows((2, 20, 32, 8) if quick else SHAPES[0], threads, quick)
-    yield from roofline_rows((2, 20, 32, 8) if quick else SHAPES[0], threads, quick)
+    shapes = {"full": SHAPES, "quick": SHAPES[:1], "tiny": ((2, 20, 32, 8),)}[scope]
+    for number, shape in enumerate(shapes):
+        yield from shape_rows(shape, threads, scope, targets=number == 0)
+    yield from mixer_rows(shapes[0], threads, scope)
+    yield from roofline_rows(shapes[0], threads, scope)
 
 
-def shape_rows(shape: tuple[int, int, int, int], threads: int, quick: bool, targets: bool) -> Iterator[Row]:
+def shape_rows(shape: tuple[int, int, int, int], threads: int, scope: Scope, targets: bool) -> Iterator[Row]:
     """Times at one shape, and how many times the kernel is faster."""
     what, tensors = f"scan {' x '.join(map(str, shape))}", inputs(shape)
     sides = {OURS: selective_scan, LOOP: reference_scan}
@@ -45,12 +43,12 @@ def shape_rows(shape: tuple[int, int, int, int], threads: int, quick: bool, targ
     else:
         yield Row(f"{what}: mambapy", note="needs the package mambapy: pip install 'mambacl[bench]'")
     expected = gradients(reference_scan, tensors)
-    wrong = [name for name, scan in sides.items() if differs(gradients(scan, tensors), expected)]
+    wrong = [name for name, scan in sides.items() if any(map(differs, gradients(scan, tensors), expected))]
     if wrong:
         yield Row(what, note=f"{' and '.join(wrong)} differ from the reference")
         return
     runs = [lambda scan=scan: gradients(scan, tensors) for scan in sides.values()]
-    seconds = measure(runs, threads, seconds=0.0 if quick else 5.0)
+    seconds = measure(runs, threads, scope, seconds=5.0)
     for name, column in zip(sides, seconds.T, strict=True):
         yield Row.of(f"{what}: {name}", "ms", 1e3 * column, threads)
     for number, name in enumerate(sides):
@@ -80,10 +78,6 @@ def gradients(scan: Scan, tensors: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(y.sum() + h.sum(), tensors)
 
 
-def differs(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
-    return any(bool((a - b).abs().max() > TOLERANCE * b.abs().max()) for a, b in zip(found, expected, strict=True))
-
-
 def reference_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 ) -> tuple[Tensor | None, Tensor]:
@@ -98,7 +92,7 @@ def mambapy_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
     return (states @ C[..., None])[..., 0] + D * u, states[:, -1]
 
 
-def mixer_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> Iterator[Row]:
+def mixer_rows(shape: tuple[int, int, int, int], threads: int, scope: Scope) -> Iterator[Row]:
     """Mamba's whole mixer beside that of transformers, whose plain path cannot be had without its projections."""
     B, L, E, N = shape
     what = f"mixer with a scan {' x '.join(map(str, shape))}"
@@ -117,7 +111,7 @@ def mixer_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> I
         assert output is not None
         output.sum().backward()
 
-    seconds = measure([our_step, lambda: theirs(x).sum().backward()], threads, seconds=0.0)
+    seconds = measure([our_step, lambda: theirs(x).sum().backward()], threads, scope, seconds=0.0)
     yield Row.of(f"{what}: ours", "ms", 1e3 * seconds[:, 0], threads)
     yield Row.of(f"{what}: transformers' plain path", "ms", 1e3 * seconds[:, 1], threads)
     yield Row.of(f"{what}: times faster", "x", seconds[:, 1] / seconds[:, 0], threads, above=100)
@@ -131,16 +125,16 @@ states anew), and other products, each with a sum where it has one."""
 ROUNDS = 20_000
 
 
-def roofline_rows(shape: tuple[int, int, int, int], threads: int, quick: bool) -> Iterator[Row]:
+def roofline_rows(shape: tuple[int, int, int, int], threads: int, scope: Scope) -> Iterator[Row]:
     """The time that exponentials and products alone would take at the rates that this processor has on registers."""
     tensors, lanes = inputs(shape), np.linspace(-1, 1, TILE, dtype=np.float32)
-    rounds = 100 if quick else ROUNDS
+    rounds = 100 if scope == "tiny" else ROUNDS
     runs = [
         lambda: gradients(selective_scan, tensors),
         lambda: exponentials(lanes, rounds),
         lambda: products(lanes, rounds),
     ]
-    whole, exponential, product = measure(runs, 1, seconds=0.0 if quick else 5.0).T
+    whole, exponential, product = measure(runs, 1, scope, seconds=5.0).T
     each = np.prod(shape) / (rounds * TILE)
     bound = each * (EXPONENTIALS * exponential + PRODUCTS * product)
     what = f"scan {' x '.join(map(str, shape))}"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mambacl.platform.benchmarks.measure import Row, measure
+from mambacl.platform.benchmarks.measure import Row, Scope, measure
 from mambacl.platform.training.ray_worker import use_threads
 from mambacl.tasks.config import ConfigError, parse
 from mambacl.tasks.family import Family
@@ -28,23 +28,23 @@ SIDE = 32
 SIZES = ((SIDE, SIDE), (500, 375))
 
 
-def rows(quick: bool) -> Iterator[Row]:
+def rows(scope: Scope) -> Iterator[Row]:
     """Of images that are made up: how long they take does not depend on what they show."""
     with tempfile.TemporaryDirectory() as folder:
         for name, channels in (("grey", ()), ("RGB", (3,))):
-            yield from sampling(Path(folder), name, channels, quick)
-        yield from features(Path(folder), quick)
+            yield from sampling(Path(folder), name, channels, scope)
+        yield from features(Path(folder), scope)
 
 
-def sampling(folder: Path, name: str, channels: tuple[int, ...], quick: bool) -> Iterator[Row]:
+def sampling(folder: Path, name: str, channels: tuple[int, ...], scope: Scope) -> Iterator[Row]:
     """A batch of a training step, on one core: a worker has as few."""
-    tasks, shots, episodes, classes = (4, 1, 2, 40) if quick else (20, 5, 16, 1000)
+    tasks, shots, episodes, classes = (4, 1, 2, 40) if scope == "tiny" else (20, 5, 16, 1000)
     label = np.repeat(np.arange(classes), 4 * shots)
     pixels = np.random.default_rng(0).integers(0, 256, (len(label), SIDE, SIDE, *channels), np.uint8)
     np.savez(folder / f"{name}.npz", images=pixels, label=label)
     config = {"name": "images", "path": str(folder / f"{name}.npz"), "tasks": tasks, "shots": shots, "queries": shots}
     families = [build(config | changes) for changes in ({"augment": None}, {})]
-    times = measure([sampler(family, episodes) for family in families], threads=1, seconds=0.0 if quick else 4.0)
+    times = measure([sampler(family, episodes) for family in families], 1, scope, seconds=4.0)
     size = f"{episodes} episodes of {tasks} x ({shots} + {shots}), {SIDE} x {SIDE}, {name}"
     yield Row.of(f"{size}: without augmentation", "ms", 1e3 * times[:, 0], 1, below=10)
     yield Row.of(f"{size}: turned, moved and resized", "ms", 1e3 * times[:, 1], 1, below=70)
@@ -56,7 +56,7 @@ def sampler(family: Family, episodes: int) -> Callable[[], object]:
     return lambda: family.episodes("meta_train", range(begin := next(numbers), begin + episodes))
 
 
-def features(folder: Path, quick: bool) -> Iterator[Row]:
+def features(folder: Path, scope: Scope) -> Iterator[Row]:
     """Features of small images and of photographs, decoding and resizing included, beside the encoder on what is ready.
 
     By one process for each GPU, or for each core, as Ray Data's actors do it. Where these are never idle, a share says what
@@ -70,7 +70,7 @@ def features(folder: Path, quick: bool) -> Iterator[Row]:
         return
     batch, cores = BATCH[encoder.device.type], len(os.sched_getaffinity(0))
     workers = torch.cuda.device_count() or cores
-    batches, parts = (2, workers) if quick else (8, 4 * workers)
+    batches, parts = {"full": (8, 4 * workers), "quick": (8, workers), "tiny": (2, workers)}[scope]
     sources = [jpegs(folder, size, batch, batches) for size in SIZES]
     ready = torch.stack([encoder.transform(Image.open(path)) for path in sources[0].path[:batch]]).numpy()
     spawn = multiprocessing.get_context("spawn")
@@ -81,7 +81,7 @@ def features(folder: Path, quick: bool) -> Iterator[Row]:
 
         alone = run(functools.partial(encode_alone, config, batches), ready)
         runs = [alone, *(run(functools.partial(encode, config), source) for source in sources)]
-        speeds = batch * batches * parts / measure(runs, 1, seconds=0.0 if quick else 30.0)
+        speeds = batch * batches * parts / measure(runs, 1, scope, seconds=30.0)
     yield Row.of(f"{config.frozen} alone", "images/s", speeds[:, 0], cores)
     for (width, height), speed in zip(SIZES, speeds[:, 1:].T, strict=True):
         what = f"features of {width} x {height} images"

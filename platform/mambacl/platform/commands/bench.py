@@ -1,42 +1,83 @@
 """`mambacl bench`: how fast this installation is on this machine, beside what it is meant to reach."""
 
+import concurrent.futures
 import dataclasses
 import importlib
 import json
+import multiprocessing
+import sys
+import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from mambacl.platform.arguments import parse_options
-from mambacl.platform.benchmarks import BENCHMARKS
+from mambacl.platform.benchmarks import ALONE, BENCHMARKS
 from mambacl.platform.console import json_line
+from mambacl.tasks.config import ConfigError
+
+if TYPE_CHECKING:
+    from mambacl.platform.benchmarks.measure import Row, Scope
+
+ALL = ("all", *BENCHMARKS, *ALONE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    benchmark: tyro.conf.Positional[Literal[BENCHMARKS]]  # type: ignore[valid-type]
+    benchmark: tyro.conf.Positional[Literal[ALL]]  # type: ignore[valid-type]
     """What to measure."""
     quick: bool = False
-    """At a tiny size, to see that it works."""
+    """Only what has a target, at its true size with few repetitions: all benchmarks in some minutes."""
+    tiny: bool = False
+    """At sizes that say nothing of speed, to see that it works."""
     output: Path | None = None
     """Write the result into this .json file, too."""
+    against: Path | None = None
+    """Compare the ratios with those that --output wrote into this file: a line for each that has become worse by more than
+    the tolerance, and exit code 1."""
+    tolerance: float = 0.2
+    """How much worse a ratio may be: 0.2 is a fifth."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object as the last line."""
 
 
 def main(arguments: list[str]) -> int:
     options = parse_options("bench", Options, arguments)
-    from mambacl.platform.benchmarks import report
+    if options.quick and options.tiny:
+        raise ConfigError("bench: --quick and --tiny exclude each other")
+    scope = "quick" if options.quick else "tiny" if options.tiny else "full"
+    from mambacl.platform.benchmarks import regression, report
 
+    stored = None if options.against is None else regression.read(options.against, scope)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-    measured = importlib.import_module(f"mambacl.platform.benchmarks.{options.benchmark}")
-    found = report.content(options.benchmark, options.quick, list(measured.rows(options.quick)))
+    names = BENCHMARKS if options.benchmark == "all" else (options.benchmark,)
+    rows, seconds = measured_apart(names, scope)
+    found = report.content(options.benchmark, scope, rows, seconds)
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=1) + "\n")
     if options.as_json:
         json_line(found)
     else:
         report.show(found)
-    return 0
+    lines = regression.fallen(found, stored, options.tolerance) if stored else []
+    for line in lines:
+        print(f"mambacl: {line}", file=sys.stderr)
+    return 1 if lines else 0
+
+
+def measured_apart(names: tuple[str, ...], scope: "Scope") -> "tuple[dict[str, list[Row]], dict[str, float]]":
+    """As `measured`, in a process that has the package's switches from its start: malloc reads its own only then."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        return apart.submit(measured, names, scope).result()
+
+
+def measured(names: tuple[str, ...], scope: "Scope") -> "tuple[dict[str, list[Row]], dict[str, float]]":
+    """The rows of each benchmark, and the seconds that it took."""
+    rows, seconds = {}, {}
+    for name in names:
+        began = time.monotonic()
+        rows[name] = list(importlib.import_module(f"mambacl.platform.benchmarks.{name}").rows(scope))
+        seconds[name] = round(time.monotonic() - began, 1)
+    return rows, seconds

@@ -21,6 +21,7 @@ PACKAGES = (
     "mlflow",
     "optuna",
     "numba",
+    "triton",
     "mamba-ssm",
     "causal-conv1d",
     "flash-linear-attention",

@@ -1,0 +1,48 @@
+"""Whether ratios have become worse since a stored result; times themselves say more of the machine than of the code."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mambacl.platform.benchmarks.measure import RATIOS, Scope
+from mambacl.tasks.config import ConfigError
+
+
+def read(path: Path, scope: Scope) -> dict[str, Any]:
+    """A result that `--output` wrote. Raises ConfigError where it is none, or of another scope: its ratios are others."""
+    try:
+        stored = json.loads(path.read_text())
+        measured, _ = stored["scope"], stored["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"against: {path} holds no result of mambacl bench ({type(error).__name__})") from None
+    if measured != scope:
+        raise ConfigError(f"against: {path} was measured in scope {measured!r}, this run is {scope!r}")
+    return stored
+
+
+def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> list[str]:
+    """A line for each stored ratio that has become worse by more than the tolerance (0.2: a fifth), or is missing.
+
+    Of the benchmarks that were run now. A ratio whose target is an upper bound is the better the lower it is.
+    """
+    now, lines = _ratios(found["rows"]), []
+    for (benchmark, what), before in _ratios(stored["rows"]).items():
+        if benchmark not in found["seconds"]:
+            continue
+        row = now.get((benchmark, what))
+        if row is None or _worse(row["median"], before, tolerance):
+            after = "not measured" if row is None else f"{row['median']:.3g}"
+            lines.append(f"{benchmark}: {what}: {after} now, {before['median']:.3g} {before['unit']} before")
+    return lines
+
+
+def _ratios(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The measured ratios, by benchmark and what they are."""
+    return {(row["benchmark"], row["what"]): row for row in rows if row["unit"] in RATIOS and row["median"] is not None}
+
+
+def _worse(median: float, before: dict[str, Any], tolerance: float) -> bool:
+    if (before["target"] or "").startswith("<"):
+        return median > before["median"] * (1 + tolerance)
+    return median < before["median"] * (1 - tolerance)

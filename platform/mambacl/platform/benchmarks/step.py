@@ -1,0 +1,183 @@
+"""A whole step of meta-training, from examples to new weights, beside what users would otherwise take.
+
+The episodes are there: `tasks` says what making them costs. A step has no selectivity term, which not all sides know.
+"""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mambacl.learners.learner import Learner
+from mambacl.learners.registry import build as build_learner
+from mambacl.learners.scan import selective_read, selective_scan
+from mambacl.platform.benchmarks.measure import Row, Scope, differs, measure
+from mambacl.platform.benchmarks.others import QuadraticAttention, TransformersMamba
+from mambacl.platform.benchmarks.scan import inputs
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training.optimizer import build_optimizer
+from mambacl.platform.training.step import Stepper
+from mambacl.platform.training.worker import Worker
+from mambacl.tasks.config import parse
+from mambacl.tasks.episode import Episode
+from mambacl.tasks.registry import build as build_family
+
+NAMES = ("mamba", "attention", "mamba2", "linear_attention", "gated_deltanet")
+TARGETED = NAMES[:2]
+THEIRS, QUADRATIC = "transformers' Mamba", "attention with one mask over stream and queries"
+LAYERS, STATE_SIZE = 2, 16
+WIDTHS = (128, 256, 512)
+
+SIDE = 1024
+"""Of the square matrices whose product is the peak that other products are measured by."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a step is of."""
+
+    images: bool
+    """Images and the encoder that is meta-trained with the rest, or features that a linear map makes tokens of."""
+    width: int
+    batch: int
+    tasks: int
+    shots: int
+
+    def __str__(self) -> str:
+        kind = "images" if self.images else "features"
+        return f"{self.batch} x {self.tasks} x {self.shots} {kind}, width {self.width}"
+
+    def experiment(self, name: str) -> ExperimentConfig:
+        """Of a learner, at its own defaults but for the size."""
+        task = {"name": "glyphs"} if self.images else {"name": "recall", "dimensions": max(self.width, self.tasks)}
+        encoder = {"name": "cnn"} if self.images else {"name": "mlp", "layers": 1}
+        learner: dict[str, Any] = {"name": name, "layers": LAYERS, "width": self.width, "encoder": encoder}
+        content = {
+            "name": "bench",
+            "task": task | {"tasks": self.tasks, "shots": self.shots},
+            "learner": learner | ({"state_size": STATE_SIZE} if name == "mamba" else {}),
+            "selectivity": {"loss": "none"},
+            "train": {"batch": self.batch},
+        }
+        return parse(ExperimentConfig, content)
+
+    def episode(self) -> Episode:
+        """A batch of them."""
+        return build_family(self.experiment("mamba").task).episodes("meta_train", range(self.batch))
+
+    def learner(self, name: str) -> Learner:
+        """With an answer to everything: a fresh head of zeros would make all answers equal."""
+        config = self.experiment(name)
+        torch.manual_seed(0)
+        learner = build_learner(config.learner, build_family(config.task).spec)
+        torch.nn.init.normal_(learner.head.weight)  # type: ignore[arg-type]
+        return learner
+
+    def step(self, name: str, learner: Learner, episode: Episode) -> Callable[[], Tensor]:
+        """A step of a learner that is trained as the one of this name."""
+        config = self.experiment(name)
+        stepper = Stepper(learner, build_optimizer(learner, config.train), config, Worker())
+        return lambda: stepper.step(lambda numbers: episode, range(self.batch), 0)
+
+
+def rows(scope: Scope) -> Iterator[Row]:
+    """Streams of 200 tokens at several widths, then of 2,000."""
+    names = TARGETED if scope == "quick" else NAMES
+    tasks, shots, batch = (3, 2, 2) if scope == "tiny" else (20, 5, 16)
+    widths = {"full": WIDTHS, "quick": WIDTHS[:1], "tiny": (16,)}[scope]
+    images = Setting(True, widths[0], batch, tasks, shots)
+    for setting in (*(Setting(False, width, batch, tasks, shots) for width in widths), images):
+        yield from compared(setting, names, scope, others=scope != "quick" or setting is not images, least=1)
+        yield from peak_rows(setting, scope)
+    long = dataclasses.replace(images, images=False, shots=10 * shots, batch=batch // 4 or 1)
+    yield from compared(long, TARGETED, scope, others=False, least=3)
+
+
+def compared(setting: Setting, names: Sequence[str], scope: Scope, others: bool, least: float) -> Iterator[Row]:
+    """Times of our learners and, if asked for, of those that others would build; what answers otherwise is not timed.
+
+    least: how many times faster than our attention our mamba is to be.
+    """
+    episode, threads = setting.episode(), torch.get_num_threads()
+    sides = {name: setting.learner(name) for name in names}
+    runs = {name: setting.step(name, learner, episode) for name, learner in sides.items()}
+    for name, other, made, queries in rivals(sides, episode) if others else ():
+        if made is None:
+            yield Row(f"{setting}: {other}", note="needs the package transformers: pip install 'mambacl[bench]'")
+        elif differs(answers(made, episode)[:, queries], answers(sides[name], episode)[:, queries]):
+            yield Row(f"{setting}: {other}", note="answers otherwise than ours")
+        else:
+            runs[other] = setting.step(name, made, episode)
+    times = measure(list(runs.values()), threads, scope, seconds=5.0)
+    seconds = dict(zip(runs, times.T, strict=True))
+    for name, column in seconds.items():
+        yield Row.of(f"{setting}: {name}", "ms", 1e3 * column, threads)
+    for name, other, above in (
+        ("mamba", THEIRS, 5),
+        ("mamba", "attention", least),
+        ("attention", QUADRATIC, None),
+    ):
+        if other in seconds:
+            ratio = seconds[other] / seconds[name]
+            yield Row.of(f"{setting}: {name}, times faster than {other}", "x", ratio, threads, above=above)
+
+
+def rivals(ours: Mapping[str, Learner], episode: Episode) -> Iterator[tuple[str, str, Learner | None, slice]]:
+    """What others would build, beside which of ours, and the queries that it answers alike; None for what is not there."""
+    quadratic = QuadraticAttention(ours["attention"], episode.query_y.shape[1])  # type: ignore[arg-type]
+    yield "attention", QUADRATIC, quadratic, slice(None)
+    found = importlib.util.find_spec("transformers")
+    yield "mamba", THEIRS, TransformersMamba(ours["mamba"]) if found else None, slice(1)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def answers(learner: Learner, episode: Episode) -> Tensor:
+    return learner(episode).prediction
+
+
+def peak_rows(setting: Setting, scope: Scope) -> Iterator[Row]:
+    """What a step of mamba takes beside its scans, against its products of matrices and convolutions alone at the rate of a
+    large product: what is between them is norms, gates, the short convolution, copies, and the optimiser."""
+    episode, learner, threads = setting.episode(), setting.learner("mamba"), torch.get_num_threads()
+    flops, side = products(setting, learner, episode), 64 if scope == "tiny" else SIDE
+    step = setting.step("mamba", learner, episode)
+    a, b = torch.randn(2, side, side)
+    recurrences = scans(learner, episode)
+    whole, scan, product = measure([step, recurrences, lambda: a @ b], threads, scope, seconds=5.0).T
+    bound = product * flops / (2 * side**3)
+    yield Row.of(f"{setting}: mamba's scans and reads alone", "ms", 1e3 * scan, threads)
+    yield Row.of(f"{setting}: mamba's products at the peak", "ms", 1e3 * bound, threads)
+    share = 100 * bound / (whole - scan)
+    yield Row.of(f"{setting}: mamba without scans, share of the peak of products", "%", share, threads, above=70)
+
+
+def products(setting: Setting, learner: Learner, episode: Episode) -> int:
+    """Floating-point operations of a step in products of matrices and convolutions: the kernels of scans are none of torch's
+    operations, and not counted."""
+    with FlopCounterMode(display=False) as counter:
+        setting.step("mamba", learner, episode)()
+    return counter.get_total_flops()
+
+
+def scans(learner: Learner, episode: Episode) -> Callable[[], object]:
+    """The recurrences of all layers of a mamba with their gradients, on the shapes that an episode has."""
+    mixers = [block.mixer for block in learner.blocks]  # type: ignore[union-attr]
+    B, M = episode.query_task.shape
+    stream = inputs((B, 2 * episode.support_task.shape[1], *mixers[0].A_log.shape))
+    asked = inputs((B, M, *mixers[0].A_log.shape))
+    u, delta, A, b, c, D = stream
+    asked_u, asked_delta, asked_A, asked_b, asked_c, asked_D = asked
+
+    def run() -> None:
+        for mixer in mixers:
+            wanted = mixer is not mixers[-1]
+            h = mixer.init_state(B)["h"]
+            y, h = selective_scan(u, delta, A, b, c if wanted else None, D if wanted else None, h)
+            total = selective_read(asked_u, asked_delta, asked_A, asked_b, asked_c, asked_D, h).sum()
+            torch.autograd.grad(total if y is None else total + y.sum(), stream + asked, allow_unused=True)
+
+    return run
