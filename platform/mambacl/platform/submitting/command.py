@@ -146,9 +146,10 @@ def connect(address: str | None) -> JobSubmissionClient:
 def nodes_of(client: JobSubmissionClient) -> list[Any]:
     """Nodes of the cluster that are there; none where it does not tell."""
     try:
-        return [node for node in list_nodes(client.get_address()) if node.state == "ALIVE"]
+        known: list[Any] = list_nodes(client.get_address())
     except RayStateApiException:
         return []
+    return [node for node in known if node.state == "ALIVE"]
 
 
 def check_room(nodes: Sequence[Any], request: Request) -> None:
