@@ -22,7 +22,7 @@ SMALLER = {
     "lineup": [*TINY],
     "study": ["--dry_run"],
     "evaluate": ["--episodes", "8"],
-    "bench": ["--quick"],
+    "bench": ["--tiny"],
 }
 STUDY = {
     "experiments": {"prototypes": {"base": "quickstart", "learner.name": "prototypes"}},
