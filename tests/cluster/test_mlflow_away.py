@@ -61,7 +61,8 @@ def test_a_server_that_dies_in_a_sweep_delays_no_step_and_loses_no_metric(
     mlflow_server, tmp_path, with_troubled, until, tell_fault, away
 ):
     root, trace = tmp_path / "runs", tmp_path / "trace"
-    steps = int((away + 16) / PAUSE / 2)
+    # Two rounds of trials, which take longer than the server is away and takes to start, on this machine as it is now.
+    steps = int((away + 8 + 3 * mlflow_server.slowness) / PAUSE / 2)
     experiment = TROUBLED | {
         "train": TROUBLED["train"] | {"steps": steps},
         "learner": TROUBLED["learner"] | {"trace": str(trace)},

@@ -63,8 +63,9 @@ class Network:
         ip("link", "set", member, "up")
 
     def close(self) -> None:
-        """Remove what was added, as far as it came; a link goes with its namespace."""
+        """Remove what was added, as far as it came. A namespace lasts as long as a process in it, and would keep its link."""
         for member in self.members:
+            subprocess.run(["ip", "link", "delete", member], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "delete", member], check=False, capture_output=True)
         subprocess.run(["ip", "link", "delete", self.name], check=False, capture_output=True)
 
