@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,14 +12,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
 
 # One thread in every process that tests start: the tensors are tiny, and threads of several processes would spin each other
 # to death on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Without a GPU, Triton's kernels run in its interpreter, which asks for this when something first imports it.
-if not torch.cuda.is_available():
+# Without a GPU, Triton's kernels run in its interpreter, which asks for this when something first imports it. Torch knows of
+# GPUs, but reads the variable above when it is imported.
+if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Tests keep their own tracking stores, whatever the user has.
