@@ -71,6 +71,17 @@ def test_a_kernel_with_wrong_gradients_misses_its_target():
     assert met(wrong) == [True, False]
 
 
+def test_a_kernel_that_raises_is_named_and_ends_nothing():
+    """Guards the rest of a benchmark: flash-linear-attention refuses some adjoints by an exception in the middle."""
+    broken = ModuleType("broken")
+
+    def refused(*_):
+        raise RuntimeError("not on this GPU\nsince it is too new")
+
+    row, *rest = gpu_errors.compared("x", broken, reference, lambda seed: [torch.ones(1)], refused, "tiny", 1e-4)
+    assert (row.median, row.note, rest) == (None, "RuntimeError: not on this GPU", [])
+
+
 def test_the_fastest_way_to_run_each_learner_is_compared():
     titles = [("mamba", "mamba"), ("mamba", "mamba, CUDA graph"), ("attention", "attention")]
     rates = np.array([[1.0, 1.0], [6.0, 6.0], [2.0, 2.0]])

@@ -22,6 +22,9 @@ from mambacl.platform.benchmarks.measure import ROUNDS, Row, Scope
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest errors, as a share of the largest number, by the dtype of tokens."""
 
+TENSOR_FLOAT_32 = 2e-2
+"""The same for kernels whose products are in TF32, with ten bits behind the point."""
+
 Make = Callable[[int], list[Tensor]]
 """Makes the inputs of a kernel from a seed."""
 
@@ -41,7 +44,8 @@ def error_rows(at: torch.device, scope: Scope) -> Iterator[Row]:
     for name, module in kernels(MATRIX, at).items():
         for kind, decays in (("linear attention", False), ("Mamba-2", True)):
             make = functools.partial(matrix_inputs, shape, decays, at)
-            what, tolerance = f"recurrence of {kind}, {name}", TOLERANCES[torch.float32]
+            tolerance = TENSOR_FLOAT_32 if name == "fla" else TOLERANCES[torch.float32]
+            what = f"recurrence of {kind}, {name}"
             yield from compared(what, module, matrix_reference, make, matrix_outputs, scope, tolerance)
 
 
@@ -72,7 +76,12 @@ def compared(
     for seed in range(ROUNDS[scope]):
         inputs = make(seed)
         doubles = [x.detach().double().requires_grad_() for x in inputs]
-        sides = with_gradients(module, inputs, call), with_gradients(exact, doubles, call)
+        try:
+            here = with_gradients(module, inputs, call)
+        except Exception as refusal:  # a foreign kernel may raise anything
+            yield Row(what, note=f"{type(refusal).__name__}: {refusal}".splitlines()[0])
+            return
+        sides = here, with_gradients(exact, doubles, call)
         found.append([max(map(error, *part)) for part in zip(*sides, strict=True)])
     for name, errors in zip(("forward", "backward"), np.array(found).T, strict=True):
         yield Row.of(f"{what}: {name} error", "of the largest", errors, torch.get_num_threads(), below=tolerance)
