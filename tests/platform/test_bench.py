@@ -139,7 +139,7 @@ def test_against_a_stored_result_exit_code_and_lines_say_what_has_fallen(tmp_pat
     assert run("bench", [*asked, "--against", str(file)]) == 0
     figures[0] = 15.0
     assert run("bench", [*asked, "--against", str(file)]) == 1
-    assert capsys.readouterr().err == "mambacl: scan: faster: 15 now, 20 x before\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "mambacl: scan: faster: 15 now, 20 x before"
     assert run("bench", [*asked, "--against", str(file), "--tolerance", "0.3"]) == 0
     assert run("bench", ["scan", "--against", str(file)]) == 2
     assert "was measured in scope 'quick', this run is 'full'" in capsys.readouterr().err
@@ -168,3 +168,26 @@ def test_benchmarks_run_in_a_process_of_their_own():
     assert [row.what for row in rows["reading"]] == [
         row.what for row in bench.measured(("reading",), "tiny")[0]["reading"]
     ]
+
+
+def test_of_all_one_that_fails_costs_only_itself(capsys, monkeypatch, tmp_path, here):
+    """Guards minutes of measurements, and that nobody takes the rest for all."""
+
+    def half(scope):
+        yield Row.of("first", "x", np.array([2.0]), 1, above=1)
+        raise RuntimeError("no memory\nleft")
+
+    for name in BENCHMARKS:
+        monkeypatch.setattr(f"mambacl.platform.benchmarks.{name}.rows", half if name == "step" else lambda scope: [])
+    file = tmp_path / "all.json"
+    assert run("bench", ["all", "--quick", "--output", str(file)]) == 1
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["benchmark"], row["what"], row["median"]) for row in rows] == [
+        ("step", "first", 2.0),
+        ("step", "step", None),
+    ]
+    printed = capsys.readouterr()
+    assert "step: first: 2 x [2, 2] > 1 x met" in printed.err
+    assert printed.err.splitlines()[-1] == "mambacl: step: it failed: RuntimeError: no memory"
+    assert run("bench", ["step", "--quick"]) == 1
+    assert "no memory" in capsys.readouterr().err

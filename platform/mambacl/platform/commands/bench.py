@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mambacl.platform.benchmarks.measure import Row, Scope
 
 ALL = ("all", *BENCHMARKS, *ALONE)
+FAILED = "it failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ def main(arguments: list[str]) -> int:
     else:
         report.show(found)
     lines = regression.fallen(found, stored, options.tolerance) if stored else []
+    lines += [f"{row['benchmark']}: {row['note']}" for row in found["rows"] if row["note"].startswith(FAILED)]
     for line in lines:
         print(f"mambacl: {line}", file=sys.stderr)
     return 1 if lines else 0
@@ -74,10 +76,23 @@ def measured_apart(names: tuple[str, ...], scope: "Scope") -> "tuple[dict[str, l
 
 
 def measured(names: tuple[str, ...], scope: "Scope") -> "tuple[dict[str, list[Row]], dict[str, float]]":
-    """The rows of each benchmark, and the seconds that it took."""
-    rows, seconds = {}, {}
+    """The rows of each benchmark, and the seconds that it took. Each row goes to standard error as soon as it is there.
+
+    One of several that fails becomes a row that says so: minutes of measurements are not thrown away for it.
+    """
+    from mambacl.platform.benchmarks.measure import Row
+    from mambacl.platform.benchmarks.report import line
+
+    rows, seconds = {name: [] for name in names}, {}
     for name in names:
         began = time.monotonic()
-        rows[name] = list(importlib.import_module(f"mambacl.platform.benchmarks.{name}").rows(scope))
+        try:
+            for row in importlib.import_module(f"mambacl.platform.benchmarks.{name}").rows(scope):
+                rows[name].append(row)
+                print(f"{name}: {line(row, scope)}", file=sys.stderr, flush=True)
+        except Exception as error:
+            if len(names) == 1:
+                raise
+            rows[name].append(Row(name, note=f"{FAILED}: {type(error).__name__}: {error}".splitlines()[0]))
         seconds[name] = round(time.monotonic() - began, 1)
     return rows, seconds
