@@ -14,6 +14,8 @@ from mambacl.platform.machine import processor, version
 PACKAGES = ("mambacl", "torch", "numpy", "numba")
 GPU_PACKAGES = ("triton", "mamba-ssm", "causal-conv1d", "flash-linear-attention")
 
+COLUMNS = ("what", "median", "quartiles", "threads", "target", "")
+
 TITLES: dict[Scope, str] = {
     "full": "",
     "quick": " --quick: what has a target, few repetitions",
@@ -54,17 +56,28 @@ def show(found: dict[str, Any]) -> None:
     several = len(found["seconds"]) > 1
     measured = [row for row in found["rows"] if row["median"] is not None]
     shown = [row for row in measured if row["unit"] in RATIOS or row["target"]] if several else measured
-    columns = ["what", "median", "quartiles", "threads", "target", ""]
     cells = [((row["benchmark"],) if several else ()) + _cells(row) for row in shown]
     title = f"mambacl bench {found['benchmark']}{TITLES[found['scope']]}"
-    table(title, ["benchmark", *columns] if several else columns, cells)
-    for row in found["rows"]:
-        if row["median"] is None:
-            console.print(f"\n{row['what']}: not measured; {row['note']}", soft_wrap=True)
-    console.print(f"\n{_machine_line(found['machine'])}", soft_wrap=True)
-    if several:
-        times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["seconds"].items())
-        console.print(f"{sum(found['seconds'].values()):.0f} s: {times}", soft_wrap=True)
+    table(title, ["benchmark", *COLUMNS] if several else COLUMNS, cells)
+    for text in _remarks(found):
+        console.print(f"\n{text}", soft_wrap=True)
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """All of what `content` gave, a table for each benchmark."""
+    lines = []
+    for name in found["seconds"]:
+        rows = [row for row in found["rows"] if row["benchmark"] == name and row["median"] is not None]
+        cells = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, rows)]
+        lines += [f"### {name}", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
+    return "\n".join([*lines, *(f"{text}\n" for text in _remarks(found))])
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    """What could not be measured, on which machine it was, and how long it took."""
+    missing = [f"{row['what']}: not measured; {row['note']}" for row in found["rows"] if row["median"] is None]
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["seconds"].items())
+    return [*missing, _machine_line(found["machine"]), f"{sum(found['seconds'].values()):.0f} s: {times}"]
 
 
 def line(row: Row, scope: Scope) -> str:

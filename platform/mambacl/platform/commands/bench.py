@@ -33,7 +33,7 @@ class Options:
     tiny: bool = False
     """At sizes that say nothing of speed, to see that it works."""
     output: Path | None = None
-    """Write the result into this .json file, too."""
+    """Write the result into this file, too: all of it as .json, or its tables as .md."""
     against: Path | None = None
     """Compare the ratios with those that --output wrote into this file: a line for each that has become worse by more than
     the tolerance, and exit code 1."""
@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     options = parse_options("bench", Options, arguments)
     if options.quick and options.tiny:
         raise ConfigError("bench: --quick and --tiny exclude each other")
+    if options.output is not None and options.output.suffix not in (".json", ".md"):
+        raise ConfigError(f"output: {options.output} is neither a .json nor a .md file")
     scope = "quick" if options.quick else "tiny" if options.tiny else "full"
     from mambacl.platform.benchmarks import regression, report
 
@@ -57,7 +59,8 @@ def main(arguments: list[str]) -> int:
     rows, seconds = measured_apart(names, scope)
     found = report.content(options.benchmark, scope, rows, seconds)
     if options.output is not None:
-        options.output.write_text(json.dumps(found, indent=1) + "\n")
+        as_text = report.markdown(found) if options.output.suffix == ".md" else json.dumps(found, indent=1) + "\n"
+        options.output.write_text(as_text)
     if options.as_json:
         json_line(found)
     else:
