@@ -12,7 +12,6 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import trim_mean
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -78,7 +77,7 @@ def _interval(scores: np.ndarray, resampled: np.ndarray) -> Interval:
 
 def _mean(scores: np.ndarray) -> float:
     """Interquartile mean over seeds of the mean over episodes."""
-    return float(trim_mean(np.atleast_2d(scores).mean(1), 0.25))
+    return float(_interquartile_mean(np.atleast_2d(scores).mean(1)))
 
 
 def _resampled(scores: np.ndarray, stream: int) -> np.ndarray:
@@ -87,7 +86,16 @@ def _resampled(scores: np.ndarray, stream: int) -> np.ndarray:
     S, E = scores.shape
     means_RS = np.concatenate([part @ scores.T / E for part in np.split(_counts(E), RESAMPLES // CHUNK)])
     seeds_RS = np.random.default_rng([0, stream]).integers(S, size=(RESAMPLES, S))
-    return trim_mean(np.take_along_axis(means_RS, seeds_RS, axis=1), 0.25, axis=1)
+    return _interquartile_mean(np.take_along_axis(means_RS, seeds_RS, axis=1))
+
+
+def _interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    if values.shape[-1] == 1:
+        return values[..., 0]
+    from scipy.stats import trim_mean  # takes a second, which commands with one seed need not wait
+
+    return trim_mean(values, 0.25, axis=-1)
 
 
 @functools.lru_cache(maxsize=1)
