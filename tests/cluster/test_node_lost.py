@@ -9,8 +9,6 @@ import yaml
 
 from mambacl.platform.training import checkpoint
 
-pytestmark = pytest.mark.long
-
 LONGER = 1.6
 """The most that it may take, by the time of the same without a loss."""
 TRIALS, STEPS, EVERY = 3, 80, 20

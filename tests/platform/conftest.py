@@ -12,7 +12,7 @@ WEIGHED = {
     "families": {"letters": {}},
     "fields": {
         "task.tasks": 3, "task.shots": 2, "train.steps": 20, "train.evaluate_every": 10, "train.evaluate_episodes": 16,
-        "train.warmup": 2, "learner.layers": 1, "learner.width": 16, "learner.encoder": {"name": "mlp"},
+        "resources.trainer": "inline", "train.warmup": 2, "learner.layers": 1, "learner.width": 16, "learner.encoder": {"name": "mlp"},
     },
     "vary": {"selectivity.weight": [0, 2]},
     "seeds": [0, 1],

@@ -27,7 +27,7 @@ TINY = {
     },
     "fields": {
         "task.tasks": 3, "task.shots": 2, "train.steps": 60, "train.evaluate_every": 10, "train.evaluate_episodes": 8,
-        "learner.width": 16, "learner.encoder": {"name": "mlp"}, "train.warmup": 5,
+        "resources.trainer": "inline", "learner.width": 16, "learner.encoder": {"name": "mlp"}, "train.warmup": 5,
     },
     "match": {"measure": "parameters", "budget": 40_000},
     "references": [{"name": "nearest_mean"}, {"name": "ridge", "penalty": 10}],
