@@ -27,9 +27,12 @@ SMALLER = {
 STUDY = {
     "experiments": {"prototypes": {"base": "quickstart", "learner.name": "prototypes"}},
     "fields": {
-        "task.tasks": 3, "train.steps": 10, "train.evaluate_every": 10, "train.evaluate_episodes": 8,
+        "task.tasks": 3,
+        "train.steps": 10,
+        "train.evaluate_every": 10,
+        "train.evaluate_episodes": 8,
         "resources.trainer": "inline",
-    },  # fmt: skip
+    },
     "episodes": 8,
 }
 """What is run before its report, in place of the one that the README names and that takes an hour."""
