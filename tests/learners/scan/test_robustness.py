@@ -148,10 +148,10 @@ def test_memory_of_backward(inputs, monkeypatch):
     """Guards the point of chunks: besides the inputs L / CHUNK states are kept, and a workspace knows nothing of L and E."""
     kept: dict[int, int] = {}
     workspaces: list[int] = []
-    records = cpu._records
+    allocate = cpu._vectors
 
-    def count_records(*arguments):
-        workspace = records(*arguments)
+    def count_workspace(*arguments):
+        workspace = allocate(*arguments)
         workspaces.append(workspace.nbytes)
         return workspace
 
@@ -159,7 +159,7 @@ def test_memory_of_backward(inputs, monkeypatch):
         kept[tensor.data_ptr()] = tensor.numel()
         return tensor
 
-    monkeypatch.setattr(cpu, "_records", count_records)
+    monkeypatch.setattr(cpu, "_vectors", count_workspace)
     B, E, N = 2, 256, 32
     for L in (160, 320):
         tensors = inputs(B, L, E, N, torch.float32)
