@@ -165,6 +165,22 @@ def store(typing_context, array, index, stride, vector):
 
 
 @intrinsic
+def prefetch(typing_context, array, index):
+    """Begin to fetch the vector that is at this index, for it will be loaded soon. The index may lie outside."""
+    lanes = Vector(array.dtype, 1).lanes
+
+    def generate(context, builder, signature, arguments):
+        word = ir.IntType(32)
+        place = builder.bitcast(_address(context, builder, array, *arguments, lanes), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(function, [place, word(0), word(3), word(1)])  # to read, into the first level, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def add_sums(typing_context, array, index, vector):
     """Add the sum of each row to the numbers that are at this index and at the next ones."""
 
@@ -404,6 +420,15 @@ def _load_tokens(tokens, u, delta, D, dy, first, start, stride, vectors, length)
 
 
 @njit(**INNER)
+def _prefetch_tokens(u, delta, dy, first, v, stride):
+    for t in range(CHUNK):
+        prefetch(u, (first + t) * stride + v)
+        prefetch(delta, (first + t) * stride + v)
+        if dy is not None:
+            prefetch(dy, (first + t) * stride + v)
+
+
+@njit(**INNER)
 def _store_y(tokens, y, first, start, stride, vectors, length):
     for t in range(length):
         for v in range(vectors):
@@ -444,6 +469,10 @@ def forward(
                 _store_entries(entries, H, h_BKNE, (i * K + t // CHUNK) * N * V + start, V, vectors, N)
             for v in range(vectors):
                 for n in range(0, N, BLOCK):
+                    for m in range(n * CHUNK // N, (n + BLOCK) * CHUNK // N):
+                        prefetch(u_BLE, (first + CHUNK + m) * V + start + v)
+                        prefetch(delta_BLE, (first + CHUNK + m) * V + start + v)
+                        prefetch(y_BLE, (first + m) * V + start + v)
                     if want == STATE:
                         _advance(tokens, entries, None, B_BLN, None, True, v, n, first, length, N)
                     elif want == OUTPUTS:
@@ -484,6 +513,14 @@ def backward(
                     for s in range(CHUNK * SUM * BLOCK):
                         store(sums, s, 0, zero)
                     for v in range(vectors):
+                        for m in range(n * CHUNK // N, (n + BLOCK) * CHUNK // N):
+                            prefetch(u_BLE, (first - CHUNK + m) * V + start + v)
+                            prefetch(delta_BLE, (first - CHUNK + m) * V + start + v)
+                            prefetch(dy_BLE, (first - CHUNK + m) * V + start + v)
+                            prefetch(du_BLE, (first + m) * V + start + v)
+                            prefetch(ddelta_BLE, (first + m) * V + start + v)
+                        for m in range(n, n + BLOCK):
+                            prefetch(h_BKNE, ((i * K + k - 1) * N + m) * V + start + v)
                         if want == QUERIES:
                             _ask_adjoint(tokens, entries, sums, B_BLN, C_BLN, v, n, first, length, N)
                             continue
