@@ -17,14 +17,15 @@ It also knows the features of the processor, on which the size of a vector depen
 
 import math
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as typed_intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 TILE = 8  # vectors of channels in a tile
 CHUNK = 16  # tokens between two saved states
@@ -55,11 +56,14 @@ INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": 
 
 
 def _register_bytes() -> int:
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    context: Any = cpu_target.target_context
+    features = context.codegen().magic_tuple()[2].split(",")
     return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
 
 
 REGISTER = _register_bytes()
+
+intrinsic = cast(Callable[[Callable[..., Any]], Any], typed_intrinsic)  # callers give no typing context
 
 
 class Vector(types.Type):
@@ -108,7 +112,7 @@ def load(typing_context, array, index):
     vector = Vector(array.dtype, 1)
 
     def generate(context, builder, signature, arguments):
-        address = _address(context, builder, array, *arguments, vector.lanes)
+        address = _address(context, builder, array, *arguments, lanes=vector.lanes)
         return builder.load(address, align=array.dtype.bitwidth // 8)
 
     return vector(array, types.intp), generate
@@ -171,7 +175,7 @@ def prefetch(typing_context, array, index):
 
     def generate(context, builder, signature, arguments):
         word = ir.IntType(32)
-        place = builder.bitcast(_address(context, builder, array, *arguments, lanes), ir.IntType(8).as_pointer())
+        place = builder.bitcast(_address(context, builder, array, *arguments, lanes=lanes), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
         function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
         builder.call(function, [place, word(0), word(3), word(1)])  # to read, into the first level, data
@@ -237,7 +241,8 @@ def _define(function: Any, instruction: str) -> None:
         x, y = _alike(builder, signature.args, arguments)
         return getattr(builder, instruction)(x, y, flags=("contract",))
 
-    infer_global(function)(Template)
+    register: Any = infer_global(function)
+    register(Template)
     lower_builtin(function, Vector, Vector)(generate)
 
 
@@ -420,12 +425,11 @@ def _load_tokens(tokens, u, delta, D, dy, first, start, stride, vectors, length)
 
 
 @njit(**INNER)
-def _prefetch_tokens(u, delta, dy, first, v, stride):
-    for t in range(CHUNK):
-        prefetch(u, (first + t) * stride + v)
-        prefetch(delta, (first + t) * stride + v)
-        if dy is not None:
-            prefetch(dy, (first + t) * stride + v)
+def _prefetch(x, first, v, stride, n, N):
+    """Vector v of some tokens of a chunk: as n goes through the blocks of the state, of all tokens. Memory takes about as
+    long as the work on a chunk, and would not keep up with a request for all of it at once."""
+    for t in range(n * CHUNK // N, (n + BLOCK) * CHUNK // N):
+        prefetch(x, (first + t) * stride + v)
 
 
 @njit(**INNER)
@@ -451,9 +455,7 @@ def _store_gradients_of_tokens(tokens, u, D, du, ddelta, dD, dD_first, first, st
 
 
 @njit(cache=True, **FAST)
-def forward(
-    share, shares, want, tokens, entries, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE
-):
+def forward(share, shares, want, tokens, entries, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE):
     """Moves h from the beginning to the end; fills y unless STATE is wanted, and h before each chunk if K > 0."""
     (B, L, _), V = u_BLE.shape, u_BLE.shape[2] * u_BLE.itemsize // REGISTER
     N, K, tiles = len(rate_NE), h_BKNE.shape[1], -(-V // TILE)
@@ -469,10 +471,10 @@ def forward(
                 _store_entries(entries, H, h_BKNE, (i * K + t // CHUNK) * N * V + start, V, vectors, N)
             for v in range(vectors):
                 for n in range(0, N, BLOCK):
-                    for m in range(n * CHUNK // N, (n + BLOCK) * CHUNK // N):
-                        prefetch(u_BLE, (first + CHUNK + m) * V + start + v)
-                        prefetch(delta_BLE, (first + CHUNK + m) * V + start + v)
-                        prefetch(y_BLE, (first + m) * V + start + v)
+                    _prefetch(u_BLE, first + CHUNK, start + v, V, n, N)
+                    _prefetch(delta_BLE, first + CHUNK, start + v, V, n, N)
+                    if want != STATE:
+                        _prefetch(y_BLE, first, start + v, V, n, N)
                     if want == STATE:
                         _advance(tokens, entries, None, B_BLN, None, True, v, n, first, length, N)
                     elif want == OUTPUTS:
@@ -513,14 +515,15 @@ def backward(
                     for s in range(CHUNK * SUM * BLOCK):
                         store(sums, s, 0, zero)
                     for v in range(vectors):
-                        for m in range(n * CHUNK // N, (n + BLOCK) * CHUNK // N):
-                            prefetch(u_BLE, (first - CHUNK + m) * V + start + v)
-                            prefetch(delta_BLE, (first - CHUNK + m) * V + start + v)
-                            prefetch(dy_BLE, (first - CHUNK + m) * V + start + v)
-                            prefetch(du_BLE, (first + m) * V + start + v)
-                            prefetch(ddelta_BLE, (first + m) * V + start + v)
-                        for m in range(n, n + BLOCK):
-                            prefetch(h_BKNE, ((i * K + k - 1) * N + m) * V + start + v)
+                        _prefetch(u_BLE, first - CHUNK, start + v, V, n, N)
+                        _prefetch(delta_BLE, first - CHUNK, start + v, V, n, N)
+                        _prefetch(du_BLE, first, start + v, V, n, N)
+                        _prefetch(ddelta_BLE, first, start + v, V, n, N)
+                        if want != STATE:
+                            _prefetch(dy_BLE, first - CHUNK, start + v, V, n, N)
+                        if want != QUERIES:
+                            for m in range(n, n + BLOCK):
+                                prefetch(h_BKNE, ((i * K + k - 1) * N + m) * V + start + v)
                         if want == QUERIES:
                             _ask_adjoint(tokens, entries, sums, B_BLN, C_BLN, v, n, first, length, N)
                             continue
