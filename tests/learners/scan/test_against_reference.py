@@ -57,7 +57,7 @@ def test_any_shape_with_or_without_optional_tensors(inputs, results, assert_clos
 def test_groups_of_tiles_add_up(inputs, results, assert_close, monkeypatch):
     """Guards partial sums over groups of several tiles, which only wide layers in large batches have."""
     monkeypatch.setattr(cpu, "PARTS", 4)
-    tensors = inputs(2, 5, 5 * kernels.TILE + 1, 3)
+    tensors = inputs(2, 5, 5 * kernels.TILE * kernels.REGISTER // 8 + 1, 3)
     for name in ("selective_scan", "selective_read"):
         actual, expected = (results(getattr(module, name), tensors) for module in (cpu, reference))
         assert_close(actual, expected, 1e-9)

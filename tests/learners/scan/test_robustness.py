@@ -32,6 +32,17 @@ def test_float32_exponential_is_accurate():
     assert (power(whole.astype(np.float32)) == np.ldexp(np.float32(1), whole)).all()
 
 
+def test_float64_exponential_is_accurate():
+    """The same for float64's series, beside numpy's."""
+    x = np.linspace(-1022, 1023.99, 1_000_003)
+    exact = np.exp2(x)
+    assert (np.abs(power(x) - exact) / np.spacing(exact)).max() < 3
+    whole = np.arange(-1022, 1024)
+    assert (power(whole.astype(float)) == np.ldexp(1.0, whole)).all()
+    assert power(np.array([-1023.1, -np.inf, 1024, np.inf])).tolist() == [0, 0, np.inf, np.inf]
+    assert np.isnan(power(np.array([np.nan]))).all()
+
+
 def test_float32_exponential_at_its_ends():
     """Guards the bit arithmetic where the exponent of a float ends, and NaN."""
     low = np.array([-127.1, -128, -200, -1e9, -3e38, -np.inf], dtype=np.float32)
