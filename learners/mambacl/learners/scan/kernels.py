@@ -1,11 +1,11 @@
 """Fused loops of the selective scan, of the selective read and of their adjoints, compiled by numba to explicit vectors.
 
-Legend: B episodes, L tokens (or queries), V vectors of channels, W channels in a vector (as many as a register holds),
-N state size, K chunks of tokens, G groups of tiles. V x W is the inner width.
+Legend: B episodes, L tokens (or queries), E inner width, V vectors of channels (of as many as a register holds) that make it
+up, N state size, K chunks of tokens, G groups of tiles. Arrays hold whole vectors and whole blocks of the state.
 
 Work is cut into tiles of TILE vectors of one episode, tokens into chunks and the state into blocks. The innermost loop runs
 over the tokens of a chunk, for one vector of channels and one block of the state, both of which stay in registers: what is
-read and written there is what tokens have. Compilers that find vectors by themselves put all of it back to memory each time.
+read and written there is what tokens have. A compiler that finds vectors by itself puts all of it back to memory each time.
 
 Backward recomputes the states of a chunk from the one saved at its start. Sums to which several tiles add (dA, dB, dC,
 dD) are kept apart by episode or by group of tiles, which depend on shapes alone: results have equal bits for any number
@@ -29,7 +29,7 @@ from numba.extending import lower_builtin, models, register_model
 
 TILE = 8  # vectors of channels in a tile
 CHUNK = 16  # tokens between two saved states
-BLOCK = 4  # entries of the state in registers; all arrays hold whole blocks
+BLOCK = 4  # entries of the state in registers
 
 STATE, OUTPUTS, QUERIES = 0, 1, 2  # wanted: the final state alone, outputs too, or independent steps from one state
 
@@ -492,7 +492,7 @@ def backward(
     share, shares, want, tokens, entries, steps, sums, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BKNE,
     dy_BLE, du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE,
 ):  # fmt: skip
-    """Moves dh from the end to the beginning, fills du, ddelta, dA, adds to dB, dC, dD. Queries ask the state at K = 0."""
+    """Moves dh from the end to the beginning, fills du and ddelta, adds to all else. Queries ask the state at K = 0."""
     (B, L, _), V = u_BLE.shape, u_BLE.shape[2] * u_BLE.itemsize // REGISTER
     N, K, G = len(rate_NE), h_BKNE.shape[1], len(dB_GBLN)
     group = -(-V // (TILE * G)) * TILE
