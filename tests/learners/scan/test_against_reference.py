@@ -117,6 +117,16 @@ def test_nothing_to_do(inputs, results, assert_close, B, L, E):
         assert_close(actual, expected, 1e-9)
 
 
+@pytest.mark.parametrize("E", [64, 5])
+def test_outputs_can_be_changed_in_place(inputs, E):
+    """Guards against outputs that are views of something larger: autograd refuses to change those."""
+    tensors = inputs(2, 9, E, 3)
+    y, _ = cpu.selective_scan(*tensors.values())
+    z = cpu.selective_read(*tensors.values())
+    (y.mul_(2).sum() + z.mul_(2).sum()).backward()
+    assert tensors["u"].grad is not None
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(inputs, mode):
     """Guards evaluation, which must not keep the states of backward either."""

@@ -87,14 +87,15 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, save, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
         (B, L, E), N = u_BLE.shape, A_EN.shape[1]
-        h_BNE = _whole(u_BLE.new_zeros(B, N, E) if h_BEN is None else h_BEN.transpose(1, 2), BLOCK, own=True)
+        given = h_BEN is not None
+        h_BNE = _whole(h_BEN.transpose(1, 2) if given else u_BLE.new_zeros(B, N, E), BLOCK, own=given)
         h_BKNE = u_BLE.new_empty(B, max(1, -(-L // CHUNK)) if save else 0, *h_BNE.shape[1:])
         want = STATE if C_BLN is None else OUTPUTS
         y_BLE = _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE)
         if save:
             ctx.save_for_backward(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE)
         ctx.set_materialize_grads(False)
-        return y_BLE, h_BNE[:, :N, :E].transpose(1, 2)
+        return y_BLE, _cut(h_BNE, N, E).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None):
@@ -126,7 +127,7 @@ def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE) -> 
     u = inputs[0]
     y_BLE = u.new_empty(0, 0, 0) if want == STATE else u.new_empty(u.shape)
     _run(kernels.forward, want, len(u) * _tiles(u), *inputs, h_BNE, h_BKNE, y_BLE)
-    return None if want == STATE else y_BLE[..., : len(A_EN)]
+    return None if want == STATE else _cut(y_BLE, len(A_EN))
 
 
 def _backward(
@@ -149,13 +150,13 @@ def _backward(
     outputs = du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE
     _run(kernels.backward, want, B * G, *inputs, h_BKNE, dy, *outputs)
     gradients = (
-        du_BLE[..., :E],
-        ddelta_BLE[..., :E],
-        dA_BNE.sum(0)[:N, :E].t(),
-        _total(dB_GBLN)[..., :N],
-        _total(dC_GBLN)[..., :N],
-        dD_BE.sum(0)[:E],
-        dh_BNE[:, :N, :E].transpose(1, 2),
+        _cut(du_BLE, E),
+        _cut(ddelta_BLE, E),
+        _cut(dA_BNE.sum(0), N, E).t(),
+        _cut(_total(dB_GBLN), N),
+        _cut(_total(dC_GBLN), N),
+        _cut(dD_BE.sum(0), E),
+        _cut(dh_BNE, N, E).transpose(1, 2),
     )
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
@@ -179,6 +180,11 @@ def _pad(x: Tensor, *multiples: int) -> Tensor:
     """With zeros at the end of the last dimensions, the very last first, so that their sizes are such multiples."""
     missing = [-size % multiple for size, multiple in zip(reversed(x.shape), multiples, strict=False)]
     return F.pad(x, [end for more in missing for end in (0, more)]) if any(missing) else x
+
+
+def _cut(x: Tensor, *sizes: int) -> Tensor:
+    """Without what `_pad` has put at the end of the last dimensions. Never a view, which could not be changed in place."""
+    return x if x.shape[-len(sizes) :] == sizes else x[(..., *map(slice, sizes))].contiguous()
 
 
 def _total(x: Tensor) -> Tensor:
