@@ -184,7 +184,7 @@ def _pad(x: Tensor, *multiples: int) -> Tensor:
 
 def _cut(x: Tensor, *sizes: int) -> Tensor:
     """Without what `_pad` has put at the end of the last dimensions. Never a view, which could not be changed in place."""
-    return x if x.shape[-len(sizes) :] == sizes else x[(..., *map(slice, sizes))].contiguous()
+    return x if x.shape[-len(sizes) :] == sizes else x[(..., *map(slice, sizes))].clone()
 
 
 def _total(x: Tensor) -> Tensor:
