@@ -57,7 +57,7 @@ def test_any_shape_with_or_without_optional_tensors(inputs, results, assert_clos
 def test_groups_of_tiles_add_up(inputs, results, assert_close, monkeypatch):
     """Guards partial sums over groups of several tiles, which only wide layers in large batches have."""
     monkeypatch.setattr(cpu, "PARTS", 4)
-    tensors = inputs(2, 5, 5 * kernels.TILE + 1, 3)
+    tensors = inputs(2, 5, 5 * kernels.TILE * kernels.REGISTER // 8 + 1, 3)
     for name in ("selective_scan", "selective_read"):
         actual, expected = (results(getattr(module, name), tensors) for module in (cpu, reference))
         assert_close(actual, expected, 1e-9)
@@ -115,6 +115,16 @@ def test_nothing_to_do(inputs, results, assert_close, B, L, E):
     for name in ("selective_scan", "selective_read"):
         actual, expected = (results(getattr(module, name), tensors) for module in (cpu, reference))
         assert_close(actual, expected, 1e-9)
+
+
+@pytest.mark.parametrize(("B", "L", "E"), [(2, 9, 64), (2, 9, 5), (1, 1, 5)])
+def test_outputs_can_be_changed_in_place(inputs, B, L, E):
+    """Guards against outputs that are views of something larger: autograd refuses to change those."""
+    tensors = inputs(B, L, E, 3)
+    y, _ = cpu.selective_scan(*tensors.values())
+    z = cpu.selective_read(*tensors.values())
+    (y.mul_(2).sum() + z.mul_(2).sum()).backward()
+    assert tensors["u"].grad is not None
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -32,6 +32,17 @@ def test_float32_exponential_is_accurate():
     assert (power(whole.astype(np.float32)) == np.ldexp(np.float32(1), whole)).all()
 
 
+def test_float64_exponential_is_accurate():
+    """The same for float64's series, beside numpy's."""
+    x = np.linspace(-1022, 1023.99, 1_000_003)
+    exact = np.exp2(x)
+    assert (np.abs(power(x) - exact) / np.spacing(exact)).max() < 3
+    whole = np.arange(-1022, 1024)
+    assert (power(whole.astype(float)) == np.ldexp(1.0, whole)).all()
+    assert power(np.array([-1023.1, -np.inf, 1024, np.inf])).tolist() == [0, 0, np.inf, np.inf]
+    assert np.isnan(power(np.array([np.nan]))).all()
+
+
 def test_float32_exponential_at_its_ends():
     """Guards the bit arithmetic where the exponent of a float ends, and NaN."""
     low = np.array([-127.1, -128, -200, -1e9, -3e38, -np.inf], dtype=np.float32)
@@ -148,10 +159,10 @@ def test_memory_of_backward(inputs, monkeypatch):
     """Guards the point of chunks: besides the inputs L / CHUNK states are kept, and a workspace knows nothing of L and E."""
     kept: dict[int, int] = {}
     workspaces: list[int] = []
-    records = cpu._records
+    allocate = cpu._vectors
 
-    def count_records(*arguments):
-        workspace = records(*arguments)
+    def count_workspace(*arguments):
+        workspace = allocate(*arguments)
         workspaces.append(workspace.nbytes)
         return workspace
 
@@ -159,7 +170,7 @@ def test_memory_of_backward(inputs, monkeypatch):
         kept[tensor.data_ptr()] = tensor.numel()
         return tensor
 
-    monkeypatch.setattr(cpu, "_records", count_records)
+    monkeypatch.setattr(cpu, "_vectors", count_workspace)
     B, E, N = 2, 256, 32
     for L in (160, 320):
         tensors = inputs(B, L, E, N, torch.float32)

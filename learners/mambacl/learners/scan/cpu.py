@@ -3,6 +3,7 @@
 Legend: B episodes, M queries, L tokens, E inner width, N state size, K chunks of tokens, G groups of tiles.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -11,9 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mambacl.learners.scan import kernels, team
-from mambacl.learners.scan.kernels import BLOCK, CHUNK, LOG2E, OUTPUTS, QUERIES, STATE, TILE
+from mambacl.learners.scan.kernels import (
+    BLOCK,
+    CHUNK,
+    ENTRY,
+    LOG2E,
+    OUTPUTS,
+    QUERIES,
+    REGISTER,
+    STATE,
+    STEP,
+    SUM,
+    TILE,
+    TOKEN,
+)
 from mambacl.learners.scan.shapes import check, check_first_order
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
@@ -72,15 +87,15 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, save, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BEN):
         (B, L, E), N = u_BLE.shape, A_EN.shape[1]
-        h_BNE = u_BLE.new_zeros(B, N, E) if h_BEN is None else _copy(h_BEN.transpose(1, 2))
-        h_BKNE = u_BLE.new_empty(B, max(1, -(-L // CHUNK)) if save else 0, N, E)
-        y_BLE = None if C_BLN is None else u_BLE.new_empty(B, L, E)
+        given = h_BEN is not None
+        h_BNE = _whole(h_BEN.transpose(1, 2) if given else u_BLE.new_zeros(B, N, E), BLOCK, own=given)
+        h_BKNE = u_BLE.new_empty(B, max(1, -(-L // CHUNK)) if save else 0, *h_BNE.shape[1:])
         want = STATE if C_BLN is None else OUTPUTS
-        _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE)
+        y_BLE = _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE)
         if save:
             ctx.save_for_backward(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE)
         ctx.set_materialize_grads(False)
-        return y_BLE, h_BNE.transpose(1, 2)
+        return y_BLE, _cut(h_BNE, N, E).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None):
@@ -93,9 +108,8 @@ class _Scan(torch.autograd.Function):
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN):
-        h_BNE = h_BEN.transpose(1, 2).contiguous()
-        y_BME = u_BME.new_empty(u_BME.shape)
-        _forward(QUERIES, u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BNE, h_BNE.new_empty(0, 0, 0, 0), y_BME)
+        h_BNE = _whole(h_BEN.transpose(1, 2), BLOCK)
+        y_BME = _forward(QUERIES, u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BNE, h_BNE.new_empty(0, 0, 0, 0))
         ctx.save_for_backward(u_BME, delta_BME, A_EN, B_BMN, C_BMN, D_E, h_BEN)
         return y_BME
 
@@ -103,15 +117,17 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor):
         check_first_order("numba")
         *inputs, h_BEN = ctx.saved_tensors
-        h_B1NE = h_BEN.transpose(1, 2).unsqueeze(1)
+        h_B1NE = _whole(h_BEN.transpose(1, 2), BLOCK).unsqueeze(1)
         return _backward(QUERIES, (*inputs, h_B1NE), grad_outputs[0], None, ctx.needs_input_grad)
 
 
-def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE) -> None:
-    """Fill y_BLE (unless None) and h_BKNE, and move h_BNE to the end."""
+def _forward(want, u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BNE, h_BKNE) -> Tensor | None:
+    """Return y_BLE if it is wanted, fill h_BKNE, and move h_BNE to the end."""
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
-    B, _, E = u_BLE.shape
-    _run(kernels.forward, want, B * -(-E // TILE), *inputs, h_BNE, h_BKNE, _or_nothing(y_BLE, u_BLE))
+    u = inputs[0]
+    y_BLE = u.new_empty(0, 0, 0) if want == STATE else u.new_empty(u.shape)
+    _run(kernels.forward, want, len(u) * _tiles(u), *inputs, h_BNE, h_BKNE, y_BLE)
+    return None if want == STATE else _cut(y_BLE, len(A_EN))
 
 
 def _backward(
@@ -124,40 +140,60 @@ def _backward(
     """Gradients of u, delta, A, B, C, D and h where they are needed, else None."""
     u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, h_BKNE = saved
     inputs = _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E)
-    (B, L, E), N = u_BLE.shape, A_EN.shape[1]
-    G = max(1, min(-(-E // TILE), -(-PARTS // max(1, B))))
-    dh_BNE = u_BLE.new_zeros(B, N, E) if dh_BEN is None else _copy(dh_BEN.transpose(1, 2))
-    du_BLE, ddelta_BLE, dA_BNE = u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, L, E), u_BLE.new_empty(B, N, E)
-    dB_GBLN, dC_GBLN, dD_BE = u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(G, B, L, N), u_BLE.new_zeros(B, E)
+    (E, N), (B, _, *NE) = A_EN.shape, h_BKNE.shape
+    u, rows = inputs[0], inputs[3]
+    dh_BNE = u.new_zeros(B, *NE) if dh_BEN is None else _whole(dh_BEN.transpose(1, 2), BLOCK, own=True)
+    dy = u.new_empty(0, 0, 0) if dy_BLE is None else _whole(dy_BLE)
+    G = max(1, min(_tiles(u), -(-PARTS // max(1, B))))
+    du_BLE, ddelta_BLE, dA_BNE = torch.empty_like(u), torch.empty_like(u), u.new_zeros(B, *NE)
+    dB_GBLN, dC_GBLN, dD_BE = u.new_zeros(G, *rows.shape), u.new_zeros(G, *rows.shape), u.new_zeros(B, u.shape[2])
     outputs = du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE
-    _run(kernels.backward, want, B * G, *inputs, h_BKNE, _or_nothing(dy_BLE, u_BLE), *outputs)
+    _run(kernels.backward, want, B * G, *inputs, h_BKNE, dy, *outputs)
     gradients = (
-        du_BLE,
-        ddelta_BLE,
-        dA_BNE.sum(0).t(),
-        dB_GBLN.sum(0),
-        dC_GBLN.sum(0),
-        dD_BE.sum(0),
-        dh_BNE.transpose(1, 2),
+        _cut(du_BLE, E),
+        _cut(ddelta_BLE, E),
+        _cut(dA_BNE.sum(0), N, E).t(),
+        _cut(_total(dB_GBLN), N),
+        _cut(_total(dC_GBLN), N),
+        _cut(dD_BE.sum(0), E),
+        _cut(dh_BNE, N, E).transpose(1, 2),
     )
     return tuple(gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
 
 
 def _kernel_inputs(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E) -> list[Tensor]:
-    """What both kernels begin with: absent tensors replaced, A transposed and in units of log 2."""
+    """What both kernels begin with: absent tensors replaced, A transposed and in units of log 2, all of it whole."""
     # the kernels' exp2 works on bits and trusts a NaN to carry no payload
     rate_EN = (A_EN * LOG2E).nan_to_num(nan=math.nan, posinf=math.inf, neginf=-math.inf)
-    C_BLN = B_BLN if C_BLN is None else C_BLN  # not read
+    B_BLN, C_BLN = (_pad(B_BLN if x is None else x, BLOCK) for x in (B_BLN, C_BLN))  # an absent C is not read
     D_E = A_EN.new_zeros(len(A_EN)) if D_E is None else D_E
-    return [u_BLE, delta_BLE, rate_EN.t(), B_BLN, C_BLN, D_E]
+    return [_whole(u_BLE), _whole(delta_BLE), _whole(rate_EN.t(), BLOCK), B_BLN, C_BLN, _whole(D_E)]
 
 
-def _or_nothing(x_BLE: Tensor | None, u_BLE: Tensor) -> Tensor:
-    return u_BLE.new_empty(0, 0, 0) if x_BLE is None else x_BLE
+def _whole(x: Tensor, *multiples: int, own: bool = False) -> Tensor:
+    """Contiguous, with whole vectors of channels."""
+    padded = _pad(x, REGISTER // x.element_size(), *multiples)
+    return padded.clone(memory_format=torch.contiguous_format) if own and padded is x else padded.contiguous()
 
 
-def _copy(x: Tensor) -> Tensor:
-    return x.clone(memory_format=torch.contiguous_format)
+def _pad(x: Tensor, *multiples: int) -> Tensor:
+    """With zeros at the end of the last dimensions, the very last first, so that their sizes are such multiples."""
+    missing = [-size % multiple for size, multiple in zip(reversed(x.shape), multiples, strict=False)]
+    return F.pad(x, [end for more in missing for end in (0, more)]) if any(missing) else x
+
+
+def _cut(x: Tensor, *sizes: int) -> Tensor:
+    """Without what `_pad` has put at the end of the last dimensions. Never a view, which could not be changed in place."""
+    return x if x.shape[-len(sizes) :] == sizes else x[(..., *map(slice, sizes))].clone()
+
+
+def _total(x: Tensor) -> Tensor:
+    """Sum over the first dimension, into its first part: of few and large parts, torch's own takes three times as long."""
+    return functools.reduce(Tensor.add_, x.unbind())
+
+
+def _tiles(u_BLE: Tensor) -> int:
+    return -(-u_BLE.shape[2] * u_BLE.element_size() // (REGISTER * TILE))
 
 
 def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -> None:
@@ -167,21 +203,20 @@ def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -
     """
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
     u_BLE, _, rate_NE, *_ = arrays
-    real = u_BLE.dtype.type
     threads = max(1, min(torch.get_num_threads(), items)) if u_BLE.size * len(rate_NE) > SMALL else 1
     shares = min(SHARES * threads, items) if threads > 1 else 1
     todo = iter(range(shares))
 
     def work() -> None:
-        space = [_records(kernels.token_record(real), CHUNK), _records(kernels.entry_record(real), len(rate_NE))]
+        space = [_vectors(u_BLE, TILE * CHUNK * TOKEN), _vectors(u_BLE, TILE * len(rate_NE) * ENTRY)]
         if kernel is kernels.backward:
-            space.append(_records(kernels.step_record(real), CHUNK + 1, BLOCK))
+            space += _vectors(u_BLE, (CHUNK + 1) * STEP * BLOCK), _vectors(u_BLE, CHUNK * SUM * BLOCK)
         for share in todo:
             kernel(share, shares, want, *space, *arrays)
 
     team.run(work, threads)
 
 
-def _records(record: np.dtype, *shape: int) -> np.ndarray:
+def _vectors(like: np.ndarray, number: int) -> np.ndarray:
     """Workspace of a thread, from torch because it aligns to cache lines: unaligned vectors cost twice."""
-    return torch.empty(*shape, record.itemsize, dtype=torch.uint8).numpy().view(record)[..., 0]
+    return torch.empty(number * REGISTER, dtype=torch.uint8).numpy().view(like.dtype)
