@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
+from mambacl.learners.fused import Linear, RMSNorm
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
@@ -49,8 +50,8 @@ class Cnn(nn.Module):
             ]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
         self.convolutions = nn.Sequential(*layers[:-1])
-        self.project = nn.Linear(before * height * across, width, bias=False)
-        self.norm = nn.RMSNorm(width)
+        self.project = Linear(before * height * across, width, bias=False)
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_float(x, self.project.weight.dtype).contiguous(memory_format=torch.channels_last)
@@ -64,10 +65,10 @@ class Mlp(nn.Module):
         super().__init__()
         before, parts = inputs, []
         for _ in range(layers - 1):
-            parts += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
+            parts += [Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
             before = width
-        self.layers = nn.Sequential(*parts, nn.Linear(before, width))
-        self.norm = nn.RMSNorm(width)
+        self.layers = nn.Sequential(*parts, Linear(before, width))
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.layers(as_float(x, self.norm.weight.dtype).flatten(1)))
