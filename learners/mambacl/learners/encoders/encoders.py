@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
-from mambacl.learners.fused import Linear, RMSNorm
+from mambacl.learners.fused import Linear, RMSNorm, group_norm
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
@@ -54,8 +54,13 @@ class Cnn(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.norm(self.project(self.convolutions(x).flatten(1)))
+        # On the CPU, the fused normalisation wants the pixels of a channel side by side.
+        layout = torch.contiguous_format if x.is_cpu else torch.channels_last
+        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=layout)
+        layers = list(self.convolutions)
+        for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
+            x = group_norm(convolution(x), norm, relu=norm is not layers[-1])
+        return self.norm(self.project(x.flatten(1)))
 
 
 class Mlp(nn.Module):

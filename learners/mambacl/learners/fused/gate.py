@@ -27,9 +27,7 @@ def _forward(y: Tensor, z: Tensor) -> Tensor:
 
 def _backward(d_out: Tensor, y: Tensor, z: Tensor) -> Gradients:
     dy, dz = torch.empty_like(y), torch.empty_like(z)
-    run(
-        "gate_adjoint", -(-y.numel() // BLOCK), BLOCK, d_out.view(-1), y.view(-1), z.view(-1), dy.view(-1), dz.view(-1)
-    )
+    run("gate_adjoint", -(-y.numel() // BLOCK), BLOCK, d_out.view(-1), y.view(-1), z.view(-1), dy.view(-1), dz.view(-1))
     return dy, dz
 
 

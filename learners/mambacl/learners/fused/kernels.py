@@ -204,16 +204,76 @@ def short_conv_adjoint(
                     x_E, dx_E = state_BPE[i, t + k, start:stop], d_state_BPE[i, t + k, start:stop]
                 else:
                     x_E, dx_E = x_BLE[i, t + k - past, start:stop], dx_BLE[i, t + k - past, start:stop]
-                for e in range(len(dz_E)):
-                    d_weight_E[e] += dz_E[e] * x_E[e]
                 if k == past:  # the first time that this input is met
                     for e in range(len(dz_E)):
+                        d_weight_E[e] += dz_E[e] * x_E[e]
                         dx_E[e] = dz_E[e] * w_E[e]
                 else:
                     for e in range(len(dz_E)):
+                        d_weight_E[e] += dz_E[e] * x_E[e]
                         dx_E[e] += dz_E[e] * w_E[e]
         for p in range(past):
             d_after_E = d_after_BPE[i, p, start:stop]
             dx_E = d_state_BPE[i, L + p, start:stop] if L + p < past else dx_BLE[i, L + p - past, start:stop]
             for e in range(len(d_after_E)):
                 dx_E[e] += d_after_E[e]
+
+
+# ---- group normalisation: row r is group r % G of an example, S numbers with parameters of their own ------------------
+
+
+@njit(**INNER)
+def _statistics(x_S, eps):
+    """Mean and inverse standard deviation."""
+    real = x_S.dtype.type
+    total, square = real(0), real(0)
+    for s in range(len(x_S)):
+        total += x_S[s]
+    mean = total / real(len(x_S))
+    for s in range(len(x_S)):
+        square += (x_S[s] - mean) * (x_S[s] - mean)
+    return mean, real(1) / np.sqrt(square / real(len(x_S)) + real(eps))
+
+
+@njit(cache=True, **FAST)
+def group_norm(share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
+    zero = x_RS.dtype.type(0)
+    for item in range(share, -(-len(x_RS) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
+            x_S, y_S, weight_S, bias_S = x_RS[r], y_RS[r], weight_GS[r % len(weight_GS)], bias_GS[r % len(bias_GS)]
+            mean, inverse = _statistics(x_S, eps)
+            for s in range(len(x_S)):
+                y = (x_S[s] - mean) * inverse * weight_S[s] + bias_S[s]
+                y_S[s] = zero if relu and y < zero else y
+
+
+@njit(cache=True, **FAST)
+def group_norm_adjoint(
+    share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS
+):
+    real = x_RS.dtype.type
+    zero = real(0)
+    for item in range(share, -(-len(x_RS) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
+            x_S, dy_S, dx_S, g = x_RS[r], dy_RS[r], dx_RS[r], r % len(weight_GS)
+            weight_S, bias_S, d_weight_S, d_bias_S = (
+                weight_GS[g],
+                bias_GS[g],
+                d_weight_IGS[item, g],
+                d_bias_IGS[item, g],
+            )
+            mean, inverse = _statistics(x_S, eps)
+            level, along = zero, zero  # mean gradient of the normalised numbers, and of its products with them
+            for s in range(len(x_S)):
+                normal = (x_S[s] - mean) * inverse
+                dy = zero if relu and normal * weight_S[s] + bias_S[s] <= zero else dy_S[s]
+                d_bias_S[s] += dy
+                d_weight_S[s] += dy * normal
+                d_normal = dy * weight_S[s]
+                dx_S[s] = d_normal
+                level += d_normal
+                along += d_normal * normal
+            level /= real(len(x_S))
+            along *= inverse / real(len(x_S))
+            for s in range(len(x_S)):
+                dx_S[s] = inverse * (dx_S[s] - level - (x_S[s] - mean) * along)

@@ -31,7 +31,7 @@ class Operation:
     """From the outputs' gradients (a tensor, or a tuple of them) and the inputs to the inputs' gradients."""
 
     def __call__(self, *inputs: Tensor, **settings: Any) -> Any:
-        if plain_torch(inputs) or kernels() is None:
+        if plain_torch(inputs) or not inputs[0].numel() or kernels() is None:
             return self.plain(*inputs, **settings)
         return _Fast.apply(self, settings, *(x.contiguous() for x in inputs))
 

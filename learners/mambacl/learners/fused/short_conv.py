@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from mambacl.learners.fused.operation import Gradients, Operation, run
 
-TILE = 128
+TILE = 256
 """Channels of an item of work."""
 
 
