@@ -1,6 +1,9 @@
 """Each fast path on the CPU computes what its definition in plain torch does, with its gradients."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -153,3 +156,28 @@ def test_what_only_plain_torch_takes(monkeypatch):
     assert norm(x.bfloat16()).dtype == torch.bfloat16
     monkeypatch.setattr(operation, "kernels", lambda: None)
     torch.testing.assert_close(RMSNorm(8)(x), expected)
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp_path):
+    """Guards bit-equal resumption: the first process on a machine compiles, the one after a kill loads."""
+    code = """
+import hashlib, torch
+from torch import nn
+from mambacl.learners.fused import gate, group_norm, rms_norm, short_conv, softplus
+torch.manual_seed(0)
+x, weight, filters = torch.randn(2, 40, 64).requires_grad_(), torch.randn(64), torch.randn(4, 64)
+y, _ = short_conv(x, torch.zeros(2, 3, 64), filters, weight, True)
+y = rms_norm(gate(y, softplus(x, weight)), weight)
+y = group_norm(y, nn.GroupNorm(5, 40), True)
+y.square().sum().backward()
+print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in (y, x.grad))).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, loaded = (
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
+        ).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert compiled == loaded

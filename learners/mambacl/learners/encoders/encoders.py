@@ -59,7 +59,7 @@ class Cnn(nn.Module):
         x = as_float(x, self.project.weight.dtype).contiguous(memory_format=layout)
         layers = list(self.convolutions)
         for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
-            x = group_norm(convolution(x), norm, relu=norm is not layers[-1])
+            x = group_norm(convolution(x), norm, relu=norm is not layers[-1])  # type: ignore[arg-type]
         return self.norm(self.project(x.flatten(1)))
 
 

@@ -42,7 +42,7 @@ def _forward(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, *, silu: bo
 def _backward(
     gradients: tuple[Tensor, Tensor], x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, *, silu: bool
 ) -> Gradients:
-    (dy, d_after), (B, L, E) = gradients, x.shape
+    (dy, d_after), (B, _, E) = gradients, x.shape
     dx, d_state = torch.empty_like(x), torch.zeros_like(state)
     d_weight, d_bias = x.new_zeros(B, *weight.shape), x.new_zeros(B, E)
     inputs, outputs = (x, state, weight, bias, dy, d_after), (dx, d_state, d_weight, d_bias)

@@ -5,7 +5,7 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, P width of a head, R 
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.learners.cache import append, cached, entries
