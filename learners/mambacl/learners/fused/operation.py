@@ -16,6 +16,7 @@ from mambacl.learners.scan import team
 Gradients = tuple[Tensor | None, ...]
 
 SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
+TINY = 1 << 14  # numbers under which plain torch is faster: a call costs some 10 microseconds more
 SMALL = 1 << 15  # numbers under which a second thread costs more than it brings
 
 
@@ -31,7 +32,7 @@ class Operation:
     """From the outputs' gradients (a tensor, or a tuple of them) and the inputs to the inputs' gradients."""
 
     def __call__(self, *inputs: Tensor, **settings: Any) -> Any:
-        if plain_torch(inputs) or not inputs[0].numel() or kernels() is None:
+        if inputs[0].numel() < TINY or plain_torch(inputs) or kernels() is None:
             return self.plain(*inputs, **settings)
         return _Fast.apply(self, settings, *(x.contiguous() for x in inputs))
 
