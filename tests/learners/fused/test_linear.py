@@ -10,7 +10,7 @@ from mambacl.learners.fused.linear import fast
 
 pytestmark = pytest.mark.skipif(not fast(), reason="no oneDNN with wide vectors here")
 
-SHAPES = [((16, 40), 64, 300), ((1, 700), 300, 64), ((700,), 8, 512)]
+SHAPES = [((), 1500, 1500), ((16, 40), 64, 300), ((1, 700), 300, 64), ((700,), 8, 512)]
 
 
 @pytest.mark.parametrize("bias", [False, True])

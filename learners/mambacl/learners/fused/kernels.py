@@ -4,6 +4,8 @@ Legend: B episodes, L tokens, W filter width, E channels, R rows, D width, I ite
 
 A call does one share of the items. Sums over several items are kept apart by item, which depends on shapes alone: results
 have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
+
+Everything numba compiles here is in this file: its cache does not notice changes of files imported there.
 """
 
 from typing import Any
@@ -12,11 +14,35 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from mambacl.learners.scan.kernels import LOG2E, exp2
-
 # No flag lets the compiler assume away NaN or infinity. `reassoc` is for sums over a row.
 FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc"}, "error_model": "numpy", "nogil": True}
 INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+
+
+def exp(x):
+    """exp(x) of x <= 0. In float32 it vectorises, and is 0 under -87."""
+    return np.exp(x)
+
+
+@overload(exp, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
+def _exp(x):
+    if x != types.float32:
+        return lambda x: np.exp(x)
+    low, log2e, shift = np.float32(-87), np.float32(1.4426950408889634), np.float32(1.5 * 2**23)
+    high_ln2, low_ln2 = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum is ln 2, products are exact
+    c2, c3, c4 = np.float32(0.5), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
+    c5, c6, c7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)  # of Cephes
+    zero, one = np.float32(0), np.float32(1)
+
+    def vectorisable(x):
+        rounded = x * log2e + shift  # its low bits hold the power of two
+        n = rounded - shift
+        r = x - n * high_ln2 - n * low_ln2
+        p = np.float32((((((c7 * r + c6) * r + c5) * r + c4) * r + c3) * r + c2) * (r * r) + r + one)
+        power = np.int32(p.view(np.int32) + (np.float32(rounded).view(np.int32) << 23)).view(np.float32)
+        return zero if x < low else power
+
+    return vectorisable
 
 
 def log1p(x):
@@ -42,8 +68,9 @@ def _log1p(x):
 
 
 @njit(**INNER)
-def _sigmoid(x, one, log2e):
-    return one / (one + exp2(-x * log2e))
+def _sigmoid(x, zero, one):
+    e = exp(-abs(x))
+    return (e if x < zero else one) / (one + e)
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------------------
@@ -51,22 +78,22 @@ def _sigmoid(x, one, log2e):
 
 @njit(cache=True, **FAST)
 def gate(share, shares, block, y_R, z_R, out_R):
-    one, log2e = y_R.dtype.type(1), y_R.dtype.type(LOG2E)
+    zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
     for item in range(share, -(-len(y_R) // block), shares):
         start, stop = item * block, (item + 1) * block
         y, z, out = y_R[start:stop], z_R[start:stop], out_R[start:stop]
         for r in range(len(y)):
-            out[r] = y[r] * (z[r] * _sigmoid(z[r], one, log2e))
+            out[r] = y[r] * (z[r] * _sigmoid(z[r], zero, one))
 
 
 @njit(cache=True, **FAST)
 def gate_adjoint(share, shares, block, d_out_R, y_R, z_R, dy_R, dz_R):
-    one, log2e = y_R.dtype.type(1), y_R.dtype.type(LOG2E)
+    zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
     for item in range(share, -(-len(y_R) // block), shares):
         start, stop = item * block, (item + 1) * block
         d_out, y, z, dy, dz = d_out_R[start:stop], y_R[start:stop], z_R[start:stop], dy_R[start:stop], dz_R[start:stop]
         for r in range(len(y)):
-            s = _sigmoid(z[r], one, log2e)
+            s = _sigmoid(z[r], zero, one)
             dy[r] = d_out[r] * (z[r] * s)
             dz[r] = d_out[r] * y[r] * (s * (one + z[r] * (one - s)))
 
@@ -76,27 +103,26 @@ def gate_adjoint(share, shares, block, d_out_R, y_R, z_R, dy_R, dz_R):
 
 @njit(cache=True, **FAST)
 def softplus(share, shares, rows, x_RE, bias_E, y_RE):
-    zero, log2e, high = x_RE.dtype.type(0), x_RE.dtype.type(LOG2E), x_RE.dtype.type(20)
+    zero, high = x_RE.dtype.type(0), x_RE.dtype.type(20)
     for item in range(share, -(-len(x_RE) // rows), shares):
         for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
             x_E, y_E = x_RE[r], y_RE[r]
             for e in range(len(bias_E)):
                 x = x_E[e] + bias_E[e]
-                positive = x if x > zero else zero
-                y = positive + log1p(exp2((x - positive - positive) * log2e))
+                y = (zero if x < zero else x) + log1p(exp(-abs(x)))  # NaN stays
                 y_E[e] = x if x > high else y
 
 
 @njit(cache=True, **FAST)
 def softplus_adjoint(share, shares, rows, dy_RE, x_RE, bias_E, dx_RE, d_bias_IE):
-    one, log2e, high = x_RE.dtype.type(1), x_RE.dtype.type(LOG2E), x_RE.dtype.type(20)
+    zero, one, high = x_RE.dtype.type(0), x_RE.dtype.type(1), x_RE.dtype.type(20)
     for item in range(share, -(-len(x_RE) // rows), shares):
         d_bias_E = d_bias_IE[item]
         for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
             dy_E, x_E, dx_E = dy_RE[r], x_RE[r], dx_RE[r]
             for e in range(len(bias_E)):
                 x = x_E[e] + bias_E[e]
-                slope = one if x > high else _sigmoid(x, one, log2e)
+                slope = one if x > high else _sigmoid(x, zero, one)
                 dx = dy_E[e] * slope
                 dx_E[e] = dx
                 d_bias_E[e] += dx
@@ -160,7 +186,7 @@ def _convolve(x_LE, state_PE, weight_WE, bias_E, t, start, stop, y_E):
 def short_conv(share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y_BLE):
     B, L, E = x_BLE.shape
     tiles = -(-E // tile)
-    one, log2e = bias_E.dtype.type(1), bias_E.dtype.type(LOG2E)
+    zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
     for item in range(share, B * tiles, shares):
         i, start = item // tiles, item % tiles * tile
         stop = min(start + tile, E)
@@ -169,7 +195,7 @@ def short_conv(share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y
             _convolve(x_BLE[i], state_BPE[i], weight_WE, bias_E, t, start, stop, y_E)
             if silu:
                 for e in range(len(y_E)):
-                    y_E[e] *= _sigmoid(y_E[e], one, log2e)
+                    y_E[e] *= _sigmoid(y_E[e], zero, one)
 
 
 @njit(cache=True, **FAST)
@@ -180,7 +206,7 @@ def short_conv_adjoint(
     """Fills dx and adds to all others. The convolution before the SiLU is computed again."""
     B, L, E = x_BLE.shape
     past, tiles = state_BPE.shape[1], -(-E // tile)
-    one, log2e = bias_E.dtype.type(1), bias_E.dtype.type(LOG2E)
+    zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
     space_E = np.empty(tile, bias_E.dtype)
     for item in range(share, B * tiles, shares):
         i, start = item // tiles, item % tiles * tile
@@ -191,7 +217,7 @@ def short_conv_adjoint(
             if silu:
                 _convolve(x_BLE[i], state_BPE[i], weight_WE, bias_E, t, start, stop, dz_E)
                 for e in range(len(dz_E)):
-                    s = _sigmoid(dz_E[e], one, log2e)
+                    s = _sigmoid(dz_E[e], zero, one)
                     dz_E[e] = dy_E[e] * (s * (one + dz_E[e] * (one - s)))
             else:
                 for e in range(len(dz_E)):

@@ -48,7 +48,7 @@ class _Linear(torch.autograd.Function):
         (dy,), (x, weight) = gradients, ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         # The gradient of a product is one or two more: gradients of gradients come with `linear` itself.
-        rows, d_rows = x.flatten(0, -2), dy.flatten(0, -2)
+        rows, d_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, len(weight))
         dx = linear(dy, weight.t()) if need_x else None
         d_weight = None
         if need_weight:
