@@ -60,3 +60,11 @@ def test_products_are_counted():
     with FlopCounterMode(display=False) as counter:
         module(x).sum().backward()
     assert counter.get_total_flops() == 2 * 2 * 300 * 100 * 200
+
+
+def test_compiled_graphs_hold_the_plain_product():
+    """Guards torch.compile, which is to see one operation that it knows."""
+    x, module = torch.randn(300, 100), Linear(100, 200)
+    torch.testing.assert_close(
+        torch.compile(module, backend="eager", fullgraph=True)(x), F.linear(x, *module.parameters())
+    )

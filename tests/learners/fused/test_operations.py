@@ -154,11 +154,13 @@ def test_ends_of_the_range(x):
 
 
 def test_what_only_plain_torch_takes(monkeypatch):
-    """Guards what cannot run compiled loops: other dtypes and devices, torch.func, machines without numba."""
+    """Guards what cannot run compiled loops: other dtypes and devices, torch.func and torch.compile, no numba."""
     norm = RMSNorm(8)
     x = torch.randn(2, 3, 8)
     expected = nn.functional.rms_norm(x, (8,), norm.weight)
     torch.testing.assert_close(torch.func.vmap(norm)(x), expected)
+    compiled = torch.compile(norm, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
     assert norm.to("meta")(x.to("meta")).shape == x.shape
     norm = RMSNorm(8).bfloat16()
     assert norm(x.bfloat16()).dtype == torch.bfloat16

@@ -18,9 +18,8 @@ SMALL = 1 << 21
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K) times weight (N, K) transposed, plus bias (N,): as torch.nn.functional.linear."""
-    if x.numel() * len(weight) < SMALL or not fast() or x.dtype != torch.float32:
-        return F.linear(x, weight, bias)
-    if plain_torch([x, weight] if bias is None else [x, weight, bias]):
+    inputs = [x, weight] if bias is None else [x, weight, bias]
+    if x.numel() * len(weight) < SMALL or x.dtype != torch.float32 or plain_torch(inputs) or not fast():
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
 

@@ -72,9 +72,9 @@ def plain_torch(inputs: Sequence[Tensor]) -> bool:
     """Whether only plain torch can take these: they are on another device or in another dtype, or something looks on."""
     dtype = inputs[0].dtype
     return (
-        dtype not in (torch.float32, torch.float64)
+        torch.compiler.is_compiling()
+        or dtype not in (torch.float32, torch.float64)
         or any(type(x) not in (Tensor, Parameter) or not x.is_cpu or x.dtype != dtype for x in inputs)
-        or torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch.is_autocast_enabled("cpu")
     )
