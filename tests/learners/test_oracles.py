@@ -85,7 +85,7 @@ def test_mamba2_equals_transformers(transformers, x, N):
 def naive(mixer, x):
     """What the tokens write, as a mixer would pass it to its recurrence, in float64."""
     state = mixer.init_state(B)
-    return mixer.writes(x, lambda c: mixer.conv.stream(c, state["conv"])[0], True)[0]
+    return mixer.writes(x, lambda c, silu: mixer.conv.stream(c, state["conv"], silu)[0], True)[0]
 
 
 def heads_output(mixer, x):

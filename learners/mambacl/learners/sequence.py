@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.encoders import Mlp, build_encoder
+from mambacl.learners.fused import Linear, RMSNorm
 from mambacl.learners.learner import Association, Learner, Output, State, attachments, bounded, take, untake
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixture import Mixture, balance_loss
@@ -33,13 +34,13 @@ class Block(nn.Module):
     def __init__(self, config: SequenceConfig, mixer: Mixer) -> None:
         super().__init__()
         D, F = config.width, round(config.feed_forward * config.width)
-        self.norm, self.mixer = nn.RMSNorm(D), mixer
+        self.norm, self.mixer = RMSNorm(D), mixer
         self.dropout = nn.Dropout(config.dropout)
         dense = F and not config.experts
         self.feed_forward = (
-            nn.Sequential(nn.RMSNorm(D), nn.Linear(D, F), nn.GELU(), nn.Linear(F, D), self.dropout) if dense else None
+            nn.Sequential(RMSNorm(D), Linear(D, F), nn.GELU(), Linear(F, D), self.dropout) if dense else None
         )
-        self.expert_norm = nn.RMSNorm(D) if config.experts else None
+        self.expert_norm = RMSNorm(D) if config.experts else None
         self.experts = Mixture(D, F, config.experts) if config.experts else None
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
@@ -75,8 +76,8 @@ class SequenceLearner(Learner):
         self.label = nn.Embedding(spec.size, D) if classes else Mlp(spec.size, D, layers=2)
         self.unlabelled = nn.Parameter(torch.zeros(D)) if self.joined else None
         self.blocks = nn.ModuleList(Block(config, mixer(config)) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(D)
-        self.head = nn.Linear(D, spec.size)
+        self.norm = RMSNorm(D)
+        self.head = Linear(D, spec.size)
         # A head of zeros: fresh answers are even, so the first gradients are not spent on hushing random ones, which
         # would flatten the features before any association has formed.
         nn.init.zeros_(self.head.weight)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
+from mambacl.learners.fused import Linear, RMSNorm, group_norm
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
@@ -49,12 +50,17 @@ class Cnn(nn.Module):
             ]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
         self.convolutions = nn.Sequential(*layers[:-1])
-        self.project = nn.Linear(before * height * across, width, bias=False)
-        self.norm = nn.RMSNorm(width)
+        self.project = Linear(before * height * across, width, bias=False)
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.norm(self.project(self.convolutions(x).flatten(1)))
+        # On the CPU, the fused normalisation wants the pixels of a channel side by side.
+        layout = torch.contiguous_format if x.is_cpu else torch.channels_last
+        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=layout)
+        layers = list(self.convolutions)
+        for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
+            x = group_norm(convolution(x), norm, relu=norm is not layers[-1])  # type: ignore[arg-type]
+        return self.norm(self.project(x.flatten(1)))
 
 
 class Mlp(nn.Module):
@@ -64,10 +70,10 @@ class Mlp(nn.Module):
         super().__init__()
         before, parts = inputs, []
         for _ in range(layers - 1):
-            parts += [nn.Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
+            parts += [Linear(before, width), nn.LayerNorm(width), nn.ReLU()]
             before = width
-        self.layers = nn.Sequential(*parts, nn.Linear(before, width))
-        self.norm = nn.RMSNorm(width)
+        self.layers = nn.Sequential(*parts, Linear(before, width))
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.layers(as_float(x, self.norm.weight.dtype).flatten(1)))

@@ -5,10 +5,11 @@ Shapes: B episodes, M queries, L tokens, D width, H heads, P width of a head, R 
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.learners.cache import append, cached, entries
+from mambacl.learners.fused import Linear
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
@@ -23,8 +24,8 @@ class AttentionMixer(Mixer):
         D = config.width
         self.heads, self.rotary = config.heads, config.positions == "rotary"
         self.conv = ShortConv(D, config.short_conv) if config.short_conv else None
-        self.in_proj = nn.Linear(D, 3 * D)
-        self.out_proj = nn.Linear(D, D)
+        self.in_proj = Linear(D, 3 * D)
+        self.out_proj = Linear(D, D)
         start_alike(self.in_proj.weight[:D], self.in_proj.weight[D : 2 * D])
         start_alike(self.in_proj.bias[:D], self.in_proj.bias[D : 2 * D])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mambacl.learners.fused import Linear, RMSNorm, gate, softplus
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
 from mambacl.learners.mixers.kda_config import KdaConfig
@@ -34,14 +35,14 @@ class GatedDeltaNetMixer(MatrixMixer):
         D, H = config.width, config.heads
         keys = H * config.state_size
         super().__init__(config, convolved=2 * keys + config.expand * D)
-        self.in_proj = nn.Linear(D, 2 * keys + self.inner, bias=False)
-        self.strength = nn.Linear(D, H, bias=False)
+        self.in_proj = Linear(D, 2 * keys + self.inner, bias=False)
+        self.strength = Linear(D, H, bias=False)
         self.A_log = log_rates(config.decay * torch.empty(H).uniform_(1, 16))
         self.dt_bias = nn.Parameter(torch.empty(self.decays))
         self.step = self.gate_of_steps(D)
-        self.gate = nn.Linear(D, self.inner, bias=False)
-        self.norm = nn.RMSNorm(self.inner // H, eps=1e-5)
-        self.out_proj = nn.Linear(self.inner, D, bias=False)
+        self.gate = Linear(D, self.inner, bias=False)
+        self.norm = RMSNorm(self.inner // H, eps=1e-5)
+        self.out_proj = Linear(self.inner, D, bias=False)
         start_alike(self.in_proj.weight[:keys], self.in_proj.weight[keys : 2 * keys])
         start_steps(self.dt_bias)
 
@@ -52,13 +53,13 @@ class GatedDeltaNetMixer(MatrixMixer):
 
     def gate_of_steps(self, width: int) -> nn.Module:
         """Map from a token to the steps by which its heads decay."""
-        return nn.Linear(width, self.decays, bias=False)
+        return Linear(width, self.decays, bias=False)
 
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, None]:
         H, keys = self.heads, self.heads * self.keys
-        parts = F.silu(convolve(self.in_proj(x_BLD))).split([keys, keys, self.inner], -1)
+        parts = convolve(self.in_proj(x_BLD), True).split([keys, keys, self.inner], -1)
         q, k, v = (split_heads(part, H) for part in parts)
-        step_BHLP = split_heads(F.softplus(self.step(x_BLD) + self.dt_bias), H)
+        step_BHLP = split_heads(softplus(self.step(x_BLD), self.dt_bias), H)
         w = Writes(
             query=q if reads else None,
             key=k,
@@ -82,7 +83,7 @@ class GatedDeltaNetMixer(MatrixMixer):
         return matrix.weights(stream, asked)
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
-        return self.out_proj(self.normalise(y_BLE) * F.silu(self.gate(x_BLD)))
+        return self.out_proj(gate(self.normalise(y_BLE), self.gate(x_BLD)))
 
     def normalise(self, y_BLE: Tensor) -> Tensor:
         """Each head's answer to length sqrt(V), times learned weights."""

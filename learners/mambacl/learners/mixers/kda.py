@@ -6,6 +6,7 @@ Shapes: L tokens, D width, E inner width, H heads, K key size.
 
 from torch import Tensor, nn
 
+from mambacl.learners.fused import Linear
 from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer
 
 
@@ -18,7 +19,7 @@ class KdaMixer(GatedDeltaNetMixer):
 
     def gate_of_steps(self, width: int) -> nn.Module:
         rank = self.inner // self.heads
-        return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, self.decays, bias=False))
+        return nn.Sequential(Linear(width, rank, bias=False), Linear(rank, self.decays, bias=False))
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
         return self.out_proj(self.normalise(y_BLE) * self.gate(x_BLD).sigmoid())

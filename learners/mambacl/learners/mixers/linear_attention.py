@@ -6,9 +6,10 @@ Shapes: B episodes, L tokens, D width, E inner width, H heads, K key size, V val
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mambacl.learners.fused import Linear
 from mambacl.learners.learner import Normalisation
 from mambacl.learners.mixers.matrix import Convolve, NormalisedMixer, split_heads
 from mambacl.learners.mixers.matrix_config import MatrixConfig
@@ -25,13 +26,13 @@ class LinearAttentionMixer(NormalisedMixer):
         """key_width: of a head before the features, by default as many as these."""
         super().__init__(config, convolved=config.width)
         self.projected = keys = self.heads * (key_width or self.keys)
-        self.in_proj = nn.Linear(config.width, 2 * keys + self.inner)
-        self.out_proj = nn.Linear(self.inner, config.width)
+        self.in_proj = Linear(config.width, 2 * keys + self.inner)
+        self.out_proj = Linear(self.inner, config.width)
         start_alike(self.in_proj.weight[:keys], self.in_proj.weight[keys : 2 * keys])
         start_alike(self.in_proj.bias[:keys], self.in_proj.bias[keys : 2 * keys])
 
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, None]:
-        parts = self.in_proj(convolve(x_BLD)).split([self.projected, self.projected, self.inner], -1)
+        parts = self.in_proj(convolve(x_BLD, False)).split([self.projected, self.projected, self.inner], -1)
         q, k, v = (split_heads(part, self.heads) for part in parts)
         query = self.features(q, query=True) if reads else None
         return Writes(query, self.features(k, query=False), v, log_decay=None, strength=None), None

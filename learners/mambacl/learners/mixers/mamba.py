@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mambacl.learners.fused import Linear, gate, linear, softplus
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
@@ -27,13 +28,13 @@ class MambaMixer(Mixer):
         D, E, N = config.width, config.expand * config.width, config.state_size
         R = math.ceil(D / 16)
         self.rank, self.kernel = R, config.kernel
-        self.in_proj = nn.Linear(D, 2 * E, bias=False)
+        self.in_proj = Linear(D, 2 * E, bias=False)
         self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
-        self.x_proj = nn.Linear(E, R + 2 * N, bias=False)
-        self.dt_proj = nn.Linear(R, E)
+        self.x_proj = Linear(E, R + 2 * N, bias=False)
+        self.dt_proj = Linear(R, E)
         self.A_log = log_rates((config.decay * torch.arange(1, N + 1).float()).repeat(E, 1))
         self.D = nn.Parameter(torch.ones(E))
-        self.out_proj = nn.Linear(E, D, bias=False)
+        self.out_proj = Linear(E, D, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
         start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
         start_steps(self.dt_proj.bias, *config.delta)
@@ -52,24 +53,26 @@ class MambaMixer(Mixer):
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
         E = self.groups
         # The gate z serves the outputs alone.
-        x, z = self.in_proj(x_BLD).split(E, -1) if outputs else (F.linear(x_BLD, self.in_proj.weight[:E]), None)
+        x, z = linear(x_BLD, self.in_proj.weight[:E]), linear(x_BLD, self.in_proj.weight[E:]) if outputs else None
         after = dict(state)  # keeps the order of the leaves: saved states are restored by it
         if self.conv:
-            x, after["conv"] = self.conv.stream(x, state["conv"])
-        u, delta, B, C = self._selective(x)
+            u, after["conv"] = self.conv.stream(x, state["conv"], silu=True)
+        else:
+            u = F.silu(x)
+        delta, B, C = self._selective(u)
         y, after["h"] = selective_scan(
             u, delta, self.A, B, C if outputs else None, self.D if outputs else None, state["h"], kernel=self.kernel
         )
-        output = None if y is None or z is None else self.out_proj(y * F.silu(z))
+        output = None if y is None or z is None else self.out_proj(gate(y, z))
         return output, after, {"u": u, "delta": delta, "B": B}
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
-        x, z = self.in_proj(x_BMD).chunk(2, dim=-1)
-        if self.conv:
-            x = self.conv.read(x, state["conv"])
-        u, delta, B, C = self._selective(x)
+        E = self.groups
+        x, z = linear(x_BMD, self.in_proj.weight[:E]), linear(x_BMD, self.in_proj.weight[E:])
+        u = self.conv.read(x, state["conv"], silu=True) if self.conv else F.silu(x)
+        delta, B, C = self._selective(u)
         y = selective_read(u, delta, self.A, B, C, self.D, state["h"], kernel=self.kernel)
-        return self.out_proj(y * F.silu(z)), {"u": u, "delta": delta, "B": B, "C": C}
+        return self.out_proj(gate(y, z)), {"u": u, "delta": delta, "B": B, "C": C}
 
     def scan_flops(self, tokens: int, outputs: bool) -> int:
         # For a channel and state number: exponential and product of the decay, product and sum of the update, the products
@@ -80,12 +83,11 @@ class MambaMixer(Mixer):
     def A(self) -> Tensor:
         return -torch.exp(self.A_log)
 
-    def _selective(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, Delta (B, L, E) and B, C (B, L, N) of the tokens."""
+    def _selective(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Delta (B, L, E) and B, C (B, L, N) of the tokens' inputs u."""
         N = self.A_log.shape[1]
-        u = F.silu(x)
         step, B, C = self.x_proj(u).split([self.rank, N, N], dim=-1)
-        return u, F.softplus(self.dt_proj(step)), B, C
+        return softplus(linear(step, self.dt_proj.weight), self.dt_proj.bias), B, C
 
     def scores(self, tokens: Trace, queries: Trace) -> Tensor:
         """C_q . B_t, the paper's analogue of query times key: (B, 1, M, L)."""

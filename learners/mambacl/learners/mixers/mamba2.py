@@ -6,8 +6,8 @@ Shapes: B episodes, L tokens, D width, E inner width, H heads, K state size, V =
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mambacl.learners.fused import Linear, RMSNorm, gate, linear, softplus
 from mambacl.learners.mixers.mamba2_config import Mamba2Config
 from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads
 from mambacl.learners.mixers.mixer import start_alike
@@ -23,20 +23,20 @@ class Mamba2Mixer(MatrixMixer):
         super().__init__(config, convolved=config.expand * D + 2 * K)
         E = self.inner
         # Rows: gate z, then x, B, C through the convolution, then Delta.
-        self.in_proj = nn.Linear(D, 2 * E + 2 * K + H, bias=False)
+        self.in_proj = Linear(D, 2 * E + 2 * K + H, bias=False)
         self.dt_bias = nn.Parameter(torch.empty(H))
         self.A_log = log_rates(config.decay * torch.empty(H).uniform_(1, 16))
         self.D = nn.Parameter(torch.ones(H))
-        self.norm = nn.RMSNorm(E, eps=1e-5)
-        self.out_proj = nn.Linear(E, D, bias=False)
+        self.norm = RMSNorm(E, eps=1e-5)
+        self.out_proj = Linear(E, D, bias=False)
         start_alike(self.in_proj.weight[2 * E + K : 2 * E + 2 * K], self.in_proj.weight[2 * E : 2 * E + K])
         start_steps(self.dt_bias)
 
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, Tensor]:
         E, K, H = self.inner, self.keys, self.heads
-        rest = F.linear(x_BLD, self.in_proj.weight[E:])
-        x, B, C = F.silu(convolve(rest[..., : E + 2 * K])).split([E, K, K], -1)
-        step_BHL = F.softplus(rest[..., E + 2 * K :] + self.dt_bias).transpose(1, 2)
+        convolved, steps = self.in_proj.weight[E:].split([E + 2 * K, H])
+        x, B, C = convolve(linear(x_BLD, convolved), True).split([E, K, K], -1)
+        step_BHL = softplus(linear(x_BLD, steps), self.dt_bias).transpose(1, 2)
         decay = (-torch.exp(self.A_log).unsqueeze(-1) * step_BHL).unsqueeze(-1)
         query = C.unsqueeze(1) if reads else None
         w = Writes(query, B.unsqueeze(1), split_heads(x, H), log_decay=decay, strength=step_BHL)
@@ -44,5 +44,5 @@ class Mamba2Mixer(MatrixMixer):
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
         assert beside is not None
-        z = F.linear(x_BLD, self.in_proj.weight[: self.inner])
-        return self.out_proj(self.norm((y_BLE + beside) * F.silu(z)))
+        z = linear(x_BLD, self.in_proj.weight[: self.inner])
+        return self.out_proj(self.norm(gate(y_BLE + beside, z)))

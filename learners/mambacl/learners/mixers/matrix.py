@@ -20,8 +20,9 @@ from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import matrix
 from mambacl.learners.scan.writes import Writes
 
-Convolve = Callable[[Tensor], Tensor]
-"""Runs channels (B, L, ...) through the mixer's short convolution, as tokens of the stream or as queries."""
+Convolve = Callable[[Tensor, bool], Tensor]
+"""Runs channels (B, L, ...) through the mixer's short convolution, as tokens of the stream or as queries, and then through a
+SiLU if asked for."""
 
 FIELDS = ("query", "key", "value", "log_decay", "strength")
 
@@ -67,9 +68,10 @@ class MatrixMixer(Mixer):
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
         after = dict(state)  # keeps the order of the leaves: saved states are restored by it
 
-        def convolve(channels: Tensor) -> Tensor:
-            if self.conv:
-                channels, after["conv"] = self.conv.stream(channels, state["conv"])
+        def convolve(channels: Tensor, silu: bool) -> Tensor:
+            if self.conv is None:
+                return F.silu(channels) if silu else channels
+            channels, after["conv"] = self.conv.stream(channels, state["conv"], silu)
             return channels
 
         w, beside = self.writes(x_BLD, convolve, outputs)
@@ -77,8 +79,10 @@ class MatrixMixer(Mixer):
         return (None if y is None else self.leave(_joined(y), x_BLD, beside)), after, trace
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
-        def convolve(channels: Tensor) -> Tensor:
-            return self.conv.read(channels, state["conv"]) if self.conv else channels
+        def convolve(channels: Tensor, silu: bool) -> Tensor:
+            if self.conv is None:
+                return F.silu(channels) if silu else channels
+            return self.conv.read(channels, state["conv"], silu)
 
         w, beside = self.writes(x_BMD, convolve, True)
         y, trace = self.ask(w, state)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mambacl.learners.fused import Linear, gate, linear
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.matrix import Convolve, NormalisedMixer, split_heads
 from mambacl.learners.mixers.mixer import start_alike
@@ -25,13 +26,13 @@ class MlstmMixer(NormalisedMixer):
         D, H = config.width, config.heads
         E, keys = config.expand * D, H * config.state_size
         super().__init__(config, convolved=E)
-        self.in_proj = nn.Linear(D, 2 * E, bias=False)
-        self.query_key = nn.Linear(E, 2 * keys, bias=False)
-        self.value = nn.Linear(E, E, bias=False)
-        self.gates = nn.Linear(2 * keys + E, 2 * H)
+        self.in_proj = Linear(D, 2 * E, bias=False)
+        self.query_key = Linear(E, 2 * keys, bias=False)
+        self.value = Linear(E, E, bias=False)
+        self.gates = Linear(2 * keys + E, 2 * H)
         self.norm = nn.GroupNorm(H, E)
         self.skip = nn.Parameter(torch.ones(E))
-        self.out_proj = nn.Linear(E, D, bias=False)
+        self.out_proj = Linear(E, D, bias=False)
         start_alike(self.query_key.weight[:keys], self.query_key.weight[keys:])
         # Fresh gates do not depend on the token; heads forget at rates spread from 1/20 to 1/400.
         nn.init.zeros_(self.gates.weight)
@@ -47,8 +48,8 @@ class MlstmMixer(NormalisedMixer):
         return super().state_floats(tokens) + self.heads
 
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, Tensor]:
-        x = F.linear(x_BLD, self.in_proj.weight[: self.inner])
-        convolved = F.silu(convolve(x))
+        x = linear(x_BLD, self.in_proj.weight[: self.inner])
+        convolved = convolve(x, True)
         both, v = self.query_key(convolved), self.value(x)
         q, k = (split_heads(part, self.heads) for part in both.chunk(2, -1))
         enter, forget = self.gates(torch.cat([both, v], -1)).transpose(1, 2).chunk(2, 1)
@@ -80,6 +81,6 @@ class MlstmMixer(NormalisedMixer):
         return w, (-m).clamp(max=60).exp().unsqueeze(-1)
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
-        z = F.linear(x_BLD, self.in_proj.weight[self.inner :])
+        z = linear(x_BLD, self.in_proj.weight[self.inner :])
         y = self.norm(y_BLE.flatten(0, 1)).view_as(y_BLE)
-        return self.out_proj((y + beside) * F.silu(z))
+        return self.out_proj(gate(y + beside, z))

@@ -5,10 +5,13 @@ It lets a token see its neighbours: a label token finds the example it belongs t
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mambacl.learners.fused import short_conv
 
 
 class ShortConv(nn.Module):
-    """Depthwise causal convolution of width W, as W shifted multiply-adds (faster than Conv1d on CPUs).
+    """Depthwise causal convolution of width W.
 
     The state is the last W - 1 inputs (B, W - 1, channels). Fresh filters are averages: a label token then holds its example,
     which stands one place before it, in the same directions as a query holds its own, and the two can be compared.
@@ -22,19 +25,18 @@ class ShortConv(nn.Module):
     def init_state(self, batch_size: int) -> Tensor:
         return self.weight.new_zeros(batch_size, len(self.weight) - 1, self.weight.shape[1])
 
-    def stream(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, L, channels) and the state before it, to outputs of the same shape and the state after it."""
-        window = torch.cat([state, x], dim=1)
-        length = x.shape[1]
-        y = self.bias + self.weight[0] * window[:, :length]
-        for shift in range(1, len(self.weight)):
-            y = torch.addcmul(y, self.weight[shift], window[:, shift : shift + length])
-        return y, window[:, length:]
+    def stream(self, x: Tensor, state: Tensor, silu: bool = False) -> tuple[Tensor, Tensor]:
+        """x (B, L, channels) and the state before it, to outputs of the same shape and the state after it.
 
-    def read(self, x: Tensor, state: Tensor) -> Tensor:
+        silu: whether the outputs' SiLU is wanted instead of the outputs.
+        """
+        return short_conv(x, state, self.weight, self.bias, silu)
+
+    def read(self, x: Tensor, state: Tensor, silu: bool = False) -> Tensor:
         """x (B, M, channels): each as the one next input after the state."""
         past = (self.weight[:-1] * state).sum(1, keepdim=True)
-        return self.bias + past + self.weight[-1] * x
+        y = self.bias + past + self.weight[-1] * x
+        return F.silu(y) if silu else y
 
     @property
     def state_floats(self) -> int:

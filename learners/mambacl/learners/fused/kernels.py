@@ -1,0 +1,305 @@
+"""Fused loops of `mambacl.learners.fused` and their adjoints, compiled by numba.
+
+Legend: B episodes, L tokens, W filter width, E channels, R rows, D width, I items of work.
+
+A call does one share of the items. Sums over several items are kept apart by item, which depends on shapes alone: results
+have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
+
+Everything numba compiles here is in this file: its cache does not notice changes of files imported there.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+# No flag lets the compiler assume away NaN or infinity. `reassoc` is for sums over a row.
+FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc"}, "error_model": "numpy", "nogil": True}
+INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+
+
+def exp(x):
+    """exp(x) of x <= 0. In float32 it vectorises, and is 0 under -87."""
+    return np.exp(x)
+
+
+@overload(exp, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
+def _exp(x):
+    if x != types.float32:
+        return lambda x: np.exp(x)
+    low, log2e, shift = np.float32(-87), np.float32(1.4426950408889634), np.float32(1.5 * 2**23)
+    high_ln2, low_ln2 = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum is ln 2, products are exact
+    c2, c3, c4 = np.float32(0.5), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
+    c5, c6, c7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)  # of Cephes
+    zero, one = np.float32(0), np.float32(1)
+
+    def vectorisable(x):
+        rounded = x * log2e + shift  # its low bits hold the power of two
+        n = rounded - shift
+        r = x - n * high_ln2 - n * low_ln2
+        p = np.float32((((((c7 * r + c6) * r + c5) * r + c4) * r + c3) * r + c2) * (r * r) + r + one)
+        power = np.int32(p.view(np.int32) + (np.float32(rounded).view(np.int32) << 23)).view(np.float32)
+        return zero if x < low else power
+
+    return vectorisable
+
+
+def log1p(x):
+    """log(1 + x) of 0 <= x <= 1. In float32 it vectorises."""
+    return np.log1p(x)
+
+
+@overload(log1p, jit_options={"fastmath": {"contract"}, "error_model": "numpy"})
+def _log1p(x):
+    if x != types.float32:
+        return lambda x: np.log1p(x)
+    two = np.float32(2)
+    c3, c5, c7, c9 = (np.float32(2 / n) for n in (3, 5, 7, 9))
+    c11, c13 = np.float32(2 / 11), np.float32(2 / 13)
+
+    def vectorisable(x):
+        # log(1 + x) = 2 artanh(s), whose series at s <= 1/3 has passed float32 after seven terms
+        s = x / (two + x)
+        q = s * s
+        return s * (two + q * (c3 + q * (c5 + q * (c7 + q * (c9 + q * (c11 + q * c13))))))
+
+    return vectorisable
+
+
+@njit(**INNER)
+def _sigmoid(x, zero, one):
+    e = exp(-abs(x))
+    return (e if x < zero else one) / (one + e)
+
+
+# ---- elementwise ----------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, **FAST)
+def gate(share, shares, block, y_R, z_R, out_R):
+    zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
+    for item in range(share, -(-len(y_R) // block), shares):
+        start, stop = item * block, (item + 1) * block
+        y, z, out = y_R[start:stop], z_R[start:stop], out_R[start:stop]
+        for r in range(len(y)):
+            out[r] = y[r] * (z[r] * _sigmoid(z[r], zero, one))
+
+
+@njit(cache=True, **FAST)
+def gate_adjoint(share, shares, block, d_out_R, y_R, z_R, dy_R, dz_R):
+    zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
+    for item in range(share, -(-len(y_R) // block), shares):
+        start, stop = item * block, (item + 1) * block
+        d_out, y, z, dy, dz = d_out_R[start:stop], y_R[start:stop], z_R[start:stop], dy_R[start:stop], dz_R[start:stop]
+        for r in range(len(y)):
+            s = _sigmoid(z[r], zero, one)
+            dy[r] = d_out[r] * (z[r] * s)
+            dz[r] = d_out[r] * y[r] * (s * (one + z[r] * (one - s)))
+
+
+# ---- rows with parameters a channel ---------------------------------------------------------------------------------
+
+
+@njit(cache=True, **FAST)
+def softplus(share, shares, rows, x_RE, bias_E, y_RE):
+    zero, high = x_RE.dtype.type(0), x_RE.dtype.type(20)
+    for item in range(share, -(-len(x_RE) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
+            x_E, y_E = x_RE[r], y_RE[r]
+            for e in range(len(bias_E)):
+                x = x_E[e] + bias_E[e]
+                y = (zero if x < zero else x) + log1p(exp(-abs(x)))  # NaN stays
+                y_E[e] = x if x > high else y
+
+
+@njit(cache=True, **FAST)
+def softplus_adjoint(share, shares, rows, dy_RE, x_RE, bias_E, dx_RE, d_bias_IE):
+    zero, one, high = x_RE.dtype.type(0), x_RE.dtype.type(1), x_RE.dtype.type(20)
+    for item in range(share, -(-len(x_RE) // rows), shares):
+        d_bias_E = d_bias_IE[item]
+        for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
+            dy_E, x_E, dx_E = dy_RE[r], x_RE[r], dx_RE[r]
+            for e in range(len(bias_E)):
+                x = x_E[e] + bias_E[e]
+                slope = one if x > high else _sigmoid(x, zero, one)
+                dx = dy_E[e] * slope
+                dx_E[e] = dx
+                d_bias_E[e] += dx
+
+
+@njit(**INNER)
+def _inverse_rms(x_D, eps):
+    real = x_D.dtype.type
+    total = real(0)
+    for d in range(len(x_D)):
+        total += x_D[d] * x_D[d]
+    return real(1) / np.sqrt(total / real(len(x_D)) + real(eps))
+
+
+@njit(cache=True, **FAST)
+def rms_norm(share, shares, rows, eps, x_RD, weight_D, y_RD):
+    for item in range(share, -(-len(x_RD) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RD))):
+            x_D, y_D = x_RD[r], y_RD[r]
+            inverse = _inverse_rms(x_D, eps)
+            for d in range(len(weight_D)):
+                y_D[d] = x_D[d] * inverse * weight_D[d]
+
+
+@njit(cache=True, **FAST)
+def rms_norm_adjoint(share, shares, rows, eps, x_RD, weight_D, dy_RD, dx_RD, d_weight_ID):
+    real = x_RD.dtype.type
+    for item in range(share, -(-len(x_RD) // rows), shares):
+        d_weight_D = d_weight_ID[item]
+        for r in range(item * rows, min((item + 1) * rows, len(x_RD))):
+            x_D, dy_D, dx_D = x_RD[r], dy_RD[r], dx_RD[r]
+            inverse = _inverse_rms(x_D, eps)
+            along = real(0)
+            for d in range(len(weight_D)):
+                along += dy_D[d] * weight_D[d] * x_D[d]
+            along *= inverse * inverse / real(len(weight_D))
+            for d in range(len(weight_D)):
+                dx_D[d] = inverse * (dy_D[d] * weight_D[d] - x_D[d] * along)
+            for d in range(len(weight_D)):
+                d_weight_D[d] += dy_D[d] * (x_D[d] * inverse)
+
+
+# ---- short convolution: an item is a tile of channels of one episode -------------------------------------------------
+
+
+@njit(**INNER)
+def _convolve(x_LE, state_PE, weight_WE, bias_E, t, start, stop, y_E):
+    """Row t of the convolution, on channels from start to stop."""
+    past = len(state_PE)
+    b_E = bias_E[start:stop]
+    for e in range(len(y_E)):
+        y_E[e] = b_E[e]
+    for k in range(past + 1):
+        w_E = weight_WE[k, start:stop]
+        x_E = state_PE[t + k, start:stop] if t + k < past else x_LE[t + k - past, start:stop]
+        for e in range(len(y_E)):
+            y_E[e] += w_E[e] * x_E[e]
+
+
+@njit(cache=True, **FAST)
+def short_conv(share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y_BLE):
+    B, L, E = x_BLE.shape
+    tiles = -(-E // tile)
+    zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
+    for item in range(share, B * tiles, shares):
+        i, start = item // tiles, item % tiles * tile
+        stop = min(start + tile, E)
+        for t in range(L):
+            y_E = y_BLE[i, t, start:stop]
+            _convolve(x_BLE[i], state_BPE[i], weight_WE, bias_E, t, start, stop, y_E)
+            if silu:
+                for e in range(len(y_E)):
+                    y_E[e] *= _sigmoid(y_E[e], zero, one)
+
+
+@njit(cache=True, **FAST)
+def short_conv_adjoint(
+    share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, dy_BLE, d_after_BPE,
+    dx_BLE, d_state_BPE, d_weight_BWE, d_bias_BE,
+):  # fmt: skip
+    """Fills dx and adds to all others. The convolution before the SiLU is computed again."""
+    B, L, E = x_BLE.shape
+    past, tiles = state_BPE.shape[1], -(-E // tile)
+    zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
+    space_E = np.empty(tile, bias_E.dtype)
+    for item in range(share, B * tiles, shares):
+        i, start = item // tiles, item % tiles * tile
+        stop = min(start + tile, E)
+        dz_E, d_bias_E = space_E[: stop - start], d_bias_BE[i, start:stop]
+        for t in range(L):
+            dy_E = dy_BLE[i, t, start:stop]
+            if silu:
+                _convolve(x_BLE[i], state_BPE[i], weight_WE, bias_E, t, start, stop, dz_E)
+                for e in range(len(dz_E)):
+                    s = _sigmoid(dz_E[e], zero, one)
+                    dz_E[e] = dy_E[e] * (s * (one + dz_E[e] * (one - s)))
+            else:
+                for e in range(len(dz_E)):
+                    dz_E[e] = dy_E[e]
+            for e in range(len(dz_E)):
+                d_bias_E[e] += dz_E[e]
+            for k in range(past + 1):
+                w_E, d_weight_E = weight_WE[k, start:stop], d_weight_BWE[i, k, start:stop]
+                if t + k < past:
+                    x_E, dx_E = state_BPE[i, t + k, start:stop], d_state_BPE[i, t + k, start:stop]
+                else:
+                    x_E, dx_E = x_BLE[i, t + k - past, start:stop], dx_BLE[i, t + k - past, start:stop]
+                if k == past:  # the first time that this input is met
+                    for e in range(len(dz_E)):
+                        d_weight_E[e] += dz_E[e] * x_E[e]
+                        dx_E[e] = dz_E[e] * w_E[e]
+                else:
+                    for e in range(len(dz_E)):
+                        d_weight_E[e] += dz_E[e] * x_E[e]
+                        dx_E[e] += dz_E[e] * w_E[e]
+        for p in range(past):
+            d_after_E = d_after_BPE[i, p, start:stop]
+            dx_E = d_state_BPE[i, L + p, start:stop] if L + p < past else dx_BLE[i, L + p - past, start:stop]
+            for e in range(len(d_after_E)):
+                dx_E[e] += d_after_E[e]
+
+
+# ---- group normalisation: row r is group r % G of an example, S numbers with parameters of their own ------------------
+
+
+@njit(**INNER)
+def _statistics(x_S, eps):
+    """Mean and inverse standard deviation."""
+    real = x_S.dtype.type
+    total, square = real(0), real(0)
+    for s in range(len(x_S)):
+        total += x_S[s]
+    mean = total / real(len(x_S))
+    for s in range(len(x_S)):
+        square += (x_S[s] - mean) * (x_S[s] - mean)
+    return mean, real(1) / np.sqrt(square / real(len(x_S)) + real(eps))
+
+
+@njit(cache=True, **FAST)
+def group_norm(share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
+    zero = x_RS.dtype.type(0)
+    for item in range(share, -(-len(x_RS) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
+            x_S, y_S, weight_S, bias_S = x_RS[r], y_RS[r], weight_GS[r % len(weight_GS)], bias_GS[r % len(bias_GS)]
+            mean, inverse = _statistics(x_S, eps)
+            for s in range(len(x_S)):
+                y = (x_S[s] - mean) * inverse * weight_S[s] + bias_S[s]
+                y_S[s] = zero if relu and y < zero else y
+
+
+@njit(cache=True, **FAST)
+def group_norm_adjoint(
+    share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS
+):
+    real = x_RS.dtype.type
+    zero = real(0)
+    for item in range(share, -(-len(x_RS) // rows), shares):
+        for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
+            x_S, dy_S, dx_S, g = x_RS[r], dy_RS[r], dx_RS[r], r % len(weight_GS)
+            weight_S, bias_S, d_weight_S, d_bias_S = (
+                weight_GS[g],
+                bias_GS[g],
+                d_weight_IGS[item, g],
+                d_bias_IGS[item, g],
+            )
+            mean, inverse = _statistics(x_S, eps)
+            level, along = zero, zero  # mean gradient of the normalised numbers, and of its products with them
+            for s in range(len(x_S)):
+                normal = (x_S[s] - mean) * inverse
+                dy = zero if relu and normal * weight_S[s] + bias_S[s] <= zero else dy_S[s]
+                d_bias_S[s] += dy
+                d_weight_S[s] += dy * normal
+                d_normal = dy * weight_S[s]
+                dx_S[s] = d_normal
+                level += d_normal
+                along += d_normal * normal
+            level /= real(len(x_S))
+            along *= inverse / real(len(x_S))
+            for s in range(len(x_S)):
+                dx_S[s] = inverse * (dx_S[s] - level - (x_S[s] - mean) * along)

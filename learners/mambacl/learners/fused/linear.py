@@ -1,0 +1,68 @@
+"""Linear maps whose products run on oneDNN: MKL, which torch takes in float32, has half the rate on CPUs not by Intel.
+
+Shapes: R rows, K inputs, N outputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
+
+from mambacl.learners.fused.operation import plain_torch
+
+SMALL = 1 << 21
+"""R x K x N under which a call costs more than the product."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., K) times weight (N, K) transposed, plus bias (N,): as torch.nn.functional.linear."""
+    inputs = [x, weight] if bias is None else [x, weight, bias]
+    if x.numel() * len(weight) < SMALL or x.dtype != torch.float32 or plain_torch(inputs) or not fast():
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """torch.nn.Linear by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def fast() -> bool:
+    """Whether oneDNN is there and has wider vectors than MKL may have."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None):
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):
+        (dy,), (x, weight) = gradients, ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        # The gradient of a product is one or two more: gradients of gradients come with `linear` itself.
+        rows, d_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, len(weight))
+        dx = linear(dy, weight.t()) if need_x else None
+        d_weight = None
+        if need_weight:
+            # oneDNN copies its first factor unless it is contiguous: the smaller one is first.
+            smaller = x.shape[-1] < len(weight)
+            d_weight = linear(rows.t(), d_rows.t()).t() if smaller else linear(d_rows.t(), rows.t())
+        return dx, d_weight, d_rows.sum(0) if need_bias else None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x: torch.Size, weight: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * x.numel() * weight[0]

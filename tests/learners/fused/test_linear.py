@@ -1,0 +1,70 @@
+"""Products of matrices by oneDNN are those of torch."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from mambacl.learners.fused import Linear, linear
+from mambacl.learners.fused.linear import fast
+
+pytestmark = pytest.mark.skipif(not fast(), reason="no oneDNN with wide vectors here")
+
+SHAPES = [((), 1500, 1500), ((16, 40), 64, 300), ((1, 700), 300, 64), ((700,), 8, 512)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rows", "K", "N"), SHAPES)
+def test_values_and_gradients(rows, K, N, bias):
+    """Guards the products of the backward pass, whose factors are transposed, on a slice that is not contiguous."""
+    inputs = [torch.randn(*rows, 2 * K)[..., :K], torch.randn(N, K), *([torch.randn(N)] if bias else [])]
+    for x in inputs:
+        x.requires_grad_()
+    dy = torch.randn(*rows, N)
+    found = linear(*inputs)
+    expected = F.linear(*inputs)
+    assert "_Linear" in type(found.grad_fn).__name__
+    gradients = zip(torch.autograd.grad(found, inputs, dy), torch.autograd.grad(expected, inputs, dy), strict=True)
+    for ours, theirs in ((found, expected), *gradients):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.detach().abs().max()))
+
+
+def test_gradients_of_gradients():
+    """Guards learners of second order, whose encoder has linear maps."""
+    x, weight = torch.randn(300, 100, requires_grad=True), torch.randn(100, 100, requires_grad=True)
+    seconds = []
+    for product in (linear, F.linear):
+        dx, d_weight = torch.autograd.grad(product(x, weight).square().sum(), (x, weight), create_graph=True)
+        seconds.append(torch.autograd.grad(dx.square().sum() + d_weight.square().sum(), (x, weight)))
+    for ours, theirs in zip(*seconds, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_same_bits_for_any_number_of_threads():
+    x, weight = torch.randn(3200, 128, requires_grad=True), torch.randn(256, 128, requires_grad=True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = linear(x, weight)
+            results.append((y, *torch.autograd.grad(y.square().sum(), (x, weight))))
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_products_are_counted():
+    """Guards costs and benchmarks, which count operations."""
+    x, module = torch.randn(300, 100), Linear(100, 200)
+    with FlopCounterMode(display=False) as counter:
+        module(x).sum().backward()
+    assert counter.get_total_flops() == 2 * 2 * 300 * 100 * 200
+
+
+def test_compiled_graphs_hold_the_plain_product():
+    """Guards torch.compile, which is to see one operation that it knows."""
+    x, module = torch.randn(300, 100), Linear(100, 200)
+    torch.testing.assert_close(
+        torch.compile(module, backend="eager", fullgraph=True)(x), F.linear(x, *module.parameters())
+    )

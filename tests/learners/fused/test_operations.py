@@ -1,0 +1,193 @@
+"""Each fast path on the CPU computes what its definition in plain torch does, with its gradients."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mambacl.learners.fused import operation
+from mambacl.learners.fused.gate import _gate
+from mambacl.learners.fused.group_norm import _group_norm
+from mambacl.learners.fused.norm import RMSNorm, _rms_norm
+from mambacl.learners.fused.operation import Operation
+from mambacl.learners.fused.short_conv import _short_conv
+from mambacl.learners.fused.softplus import _softplus
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_inputs_are_fast():
+    """Without the limit under which plain torch runs; it has empty tensors all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operation, "TINY", 1)
+        yield
+
+
+@dataclasses.dataclass
+class Case:
+    """An operation, shapes of its inputs from batch, length and width, and its settings."""
+
+    operation: Operation
+    shapes: Callable[[int, int, int], Sequence[tuple[int, ...]]]
+    settings: dict[str, object]
+
+    def inputs(self, b: int, length: int, width: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(b + 10 * length + 100 * width)
+        return [
+            (2 * torch.randn(shape, generator=generator, dtype=dtype)).requires_grad_()
+            for shape in self.shapes(b, length, width)
+        ]
+
+
+def rows(b, length, width):
+    return (b, length, width), (width,)
+
+
+def filters(count):
+    return lambda b, length, width: ((b, length, width), (b, count - 1, width), (count, width), (width,))
+
+
+def images(b, length, width):
+    return (b, 2 * width, length, 3), (2 * width,), (2 * width,)
+
+
+CASES = {
+    "gate": Case(_gate, lambda *shape: (shape, shape), {}),
+    "softplus": Case(_softplus, rows, {}),
+    "rms_norm": Case(_rms_norm, rows, {"eps": 1e-3}),
+    "rms_norm, eps of the dtype": Case(_rms_norm, rows, {"eps": None}),
+    "short_conv": Case(_short_conv, filters(4), {"silu": False}),
+    "short_conv, silu": Case(_short_conv, filters(4), {"silu": True}),
+    "short_conv of one": Case(_short_conv, filters(1), {"silu": True}),
+    "group_norm": Case(_group_norm, images, {"groups": 2, "eps": 1e-3, "relu": False}),
+    "group_norm, relu": Case(_group_norm, images, {"groups": 2, "eps": 1e-3, "relu": True}),
+}
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def outputs_and_gradients(run: Callable, inputs: Sequence[Tensor], **settings: object) -> list[Tensor]:
+    """Outputs, then the inputs' gradients for one random gradient of the outputs."""
+    found = run(*inputs, **settings)
+    found = found if isinstance(found, tuple) else (found,)
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in found]
+    return [*found, *torch.autograd.grad(found, inputs, given)]
+
+
+@cases
+@settings(deadline=None, max_examples=25)
+@given(b=st.integers(1, 3), length=st.integers(0, 9), width=st.sampled_from([1, 3, 17, 257]))
+def test_fast_is_plain(case, b, length, width):
+    """Guards values and gradients on all shapes: empty streams, streams shorter than the filter, odd widths, two tiles."""
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-4)):
+        inputs = case.inputs(b, length, width, dtype)
+        fast = outputs_and_gradients(case.operation, inputs, **case.settings)
+        plain = outputs_and_gradients(case.operation.plain, inputs, **case.settings)
+        for found, expected in zip(fast, plain, strict=True):
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@cases
+def test_gradcheck(case):
+    """Guards the adjoints against numerical gradients, not only against torch's, and gradients of gradients."""
+    inputs = case.inputs(2, 4, 3)
+
+    def run(*inputs):
+        return case.operation(*inputs, **case.settings)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@cases
+def test_inputs_of_any_layout(case):
+    """Guards slices and transposed tensors, whose numbers do not lie side by side."""
+    inputs = case.inputs(2, 5, 6)
+    scattered = [torch.stack([x, x], dim=-1).detach()[..., 0].requires_grad_() for x in inputs]
+    assert not scattered[0].is_contiguous()
+    fast = outputs_and_gradients(case.operation, scattered, **case.settings)
+    plain = outputs_and_gradients(case.operation.plain, inputs, **case.settings)
+    for found, expected in zip(fast, plain, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@cases
+def test_same_bits_for_any_number_of_threads(case, monkeypatch):
+    monkeypatch.setattr(operation, "SMALL", 0)
+    before = torch.get_num_threads()
+    inputs, results = case.inputs(3, 300, 300 if "images" not in case.shapes.__name__ else 8, torch.float32), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(outputs_and_gradients(case.operation, inputs, **case.settings))
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+@cases
+def test_numbers_that_are_none_stay_so(case):
+    """Guards against a run that has diverged and does not show it."""
+    inputs = [x.detach() for x in case.inputs(1, 4, 3, torch.float32)]
+    inputs[0].view(-1)[5] = torch.nan
+    fast = case.operation(*inputs, **case.settings)
+    plain = case.operation.plain(*inputs, **case.settings)
+    torch.testing.assert_close(fast, plain, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("x", [-1e4, -100.0, -50.0, -1e-3, 0.0, 19.9, 20.1, 1e4, torch.inf])
+def test_ends_of_the_range(x):
+    """Guards the exponentials of float32 where they overflow and vanish."""
+    ends = torch.tensor([[x]])
+    for case in (_softplus, _gate):
+        inputs = ends, (torch.zeros(1) if case is _softplus else torch.tensor([[x]]))
+        torch.testing.assert_close(case(*inputs), case.plain(*inputs), atol=1e-30, rtol=1e-5, equal_nan=True)
+
+
+def test_what_only_plain_torch_takes(monkeypatch):
+    """Guards what cannot run compiled loops: other dtypes and devices, torch.func and torch.compile, no numba."""
+    norm = RMSNorm(8)
+    x = torch.randn(2, 3, 8)
+    expected = nn.functional.rms_norm(x, (8,), norm.weight)
+    torch.testing.assert_close(torch.func.vmap(norm)(x), expected)
+    compiled = torch.compile(norm, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    assert norm.to("meta")(x.to("meta")).shape == x.shape
+    norm = RMSNorm(8).bfloat16()
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+    monkeypatch.setattr(operation, "kernels", lambda: None)
+    torch.testing.assert_close(RMSNorm(8)(x), expected)
+
+
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp_path):
+    """Guards bit-equal resumption: the first process on a machine compiles, the one after a kill loads."""
+    code = """
+import hashlib, torch
+from torch import nn
+from mambacl.learners.fused import gate, group_norm, rms_norm, short_conv, softplus
+torch.manual_seed(0)
+x, weight, filters = torch.randn(8, 40, 64).requires_grad_(), torch.randn(64), torch.randn(4, 64)
+y, _ = short_conv(x, torch.zeros(8, 3, 64), filters, weight, True)
+y = rms_norm(gate(y, softplus(x, weight)), weight)
+y = group_norm(y, nn.GroupNorm(5, 40), True)
+y.square().sum().backward()
+print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in (y, x.grad))).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled, loaded = (
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
+        ).stdout
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbc"))
+    assert compiled == loaded
