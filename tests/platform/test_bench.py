@@ -196,11 +196,15 @@ def test_of_all_one_that_fails_costs_only_itself(capsys, monkeypatch, tmp_path, 
 def test_tables_go_into_markdown(capsys, monkeypatch, tmp_path, here):
     rows = [Row.of("faster", "x", np.array([20.0]), 1, above=10), Row("slower", note="it was too slow")]
     monkeypatch.setattr("mambacl.platform.benchmarks.scan.rows", lambda scope: rows)
-    file = tmp_path / "made" / "scan.md"
-    assert run("bench", ["scan", "--output", str(file)]) == 0
+    file, stored = tmp_path / "made" / "scan.md", tmp_path / "scan.json"
+    assert run("bench", ["scan", "--output", str(file), str(stored)]) == 0
+    assert json.loads(stored.read_text())["benchmark"] == "scan"
     text = file.read_text()
-    assert "### scan\n\n| what | median |" in text
+    assert text.startswith("### scan\n\n| what | median |")
     assert "| faster | 20 x | [20, 20] | 1 | > 10 x | met |\n" in text
     assert "slower: not measured; it was too slow\n" in text
+    file.write_text("# Benchmarks\n\n<!-- tables -->\n\nold")
+    assert run("bench", ["scan", "--output", str(file)]) == 0
+    assert file.read_text() == f"# Benchmarks\n\n<!-- tables -->\n\n{text}"
     assert run("bench", ["scan", "--output", "scan.txt"]) == 2
     assert "scan.txt is neither a .json nor a .md file" in capsys.readouterr().err

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ALL = ("all", *BENCHMARKS, *ALONE)
 FAILED = "it failed"
+TABLES = "<!-- tables -->\n"
+"""The line of a document behind which tables stand."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Options:
     """Only what has a target, at its true size with few repetitions: all benchmarks in some minutes."""
     tiny: bool = False
     """At sizes that say nothing of speed, to see that it works."""
-    output: Path | None = None
-    """Write the result into this file, too: all of it as .json, or its tables as .md."""
+    output: tuple[Path, ...] = ()
+    """Write the result into these files, too: all of it as .json, its tables as .md, where they follow what stands there up to
+    the line <!-- tables -->."""
     against: Path | None = None
     """Compare the ratios with those that --output wrote into this file: a line for each that has become worse by more than
     the tolerance, and exit code 1."""
@@ -47,20 +50,24 @@ def main(arguments: list[str]) -> int:
     options = parse_options("bench", Options, arguments)
     if options.quick and options.tiny:
         raise ConfigError("bench: --quick and --tiny exclude each other")
-    if options.output is not None and options.output.suffix not in (".json", ".md"):
-        raise ConfigError(f"output: {options.output} is neither a .json nor a .md file")
+    for file in options.output:
+        if file.suffix not in (".json", ".md"):
+            raise ConfigError(f"output: {file} is neither a .json nor a .md file")
     scope = "quick" if options.quick else "tiny" if options.tiny else "full"
     from mambacl.platform.benchmarks import regression, report
 
     stored = None if options.against is None else regression.read(options.against, scope)
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
+    for file in options.output:
+        file.parent.mkdir(parents=True, exist_ok=True)
     names = BENCHMARKS if options.benchmark == "all" else (options.benchmark,)
     rows, seconds = measured_apart(names, scope)
     found = report.content(options.benchmark, scope, rows, seconds)
-    if options.output is not None:
-        as_text = report.markdown(found) if options.output.suffix == ".md" else json.dumps(found, indent=1) + "\n"
-        options.output.write_text(as_text)
+    for file in options.output:
+        if file.suffix == ".json":
+            file.write_text(json.dumps(found, indent=1) + "\n")
+        else:
+            before, mark, _ = file.read_text().partition(TABLES) if file.exists() else ("", "", "")
+            file.write_text((f"{before}{mark}\n" if mark else "") + report.markdown(found))
     if options.as_json:
         json_line(found)
     else:
