@@ -1,6 +1,6 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
-# make test: install what the tests need and run them, but for those that take minutes each; two at a time, except those that
-#   kill parts of a cluster and time what the rest does.
+# make test: install what the tests need and run them, but for those that take minutes each; two files at a time,
+#   except those that kill parts of a cluster and time what the rest does.
 # make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost.
 # make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
@@ -15,7 +15,7 @@ demo:
 	echo "installation $$((installed - begin)) s, all together $$(($$(date +%s) - begin)) s"
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest --ignore tests/cluster -m 'not long' --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --ignore tests/cluster -m 'not long' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest tests/cluster -m 'not long'
 
 test-cluster: $(VENV)/installed-dev

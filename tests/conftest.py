@@ -27,11 +27,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two processes share the tests (--dist loadgroup), those of a file run in one of them, and so do all that need the
-    study that is run for them: what they set up takes long. The file that takes longest comes first."""
-    for item in items:
-        shared = "weighed" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("weighed" if shared else str(item.path)))
+    """The file that takes longest comes first: where two processes share the files, neither waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 

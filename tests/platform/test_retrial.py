@@ -165,7 +165,7 @@ def attempt(job):
 
 attempt({"run": sys.argv[1] + "-before", "accumulate": 64})  # what is imported on the way is there before the limit
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 250 * 2**20, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, -1))
 train(config, pathlib.Path(sys.argv[1]), None, attempt)
 print(checkpoint.newest(pathlib.Path(sys.argv[1])).progress.accumulate)
 """

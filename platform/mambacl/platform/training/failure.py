@@ -9,6 +9,9 @@ import torch
 FILE = "failure.json"
 TRACEBACK = "traceback.txt"
 
+REFUSED = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
+"""What torch says on the CPU where memory is refused, and what oneDNN says, which runs its convolutions and products."""
+
 
 class TrainingFailed(RuntimeError):
     """A run that cannot be finished; the message is its reason."""
@@ -42,5 +45,5 @@ def in_words(error: BaseException) -> tuple[str, str]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the CPU refused memory."""
-    refused = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    refused = isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSED)
     return refused or isinstance(error, torch.OutOfMemoryError | MemoryError)
