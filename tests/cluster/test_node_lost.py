@@ -93,6 +93,7 @@ def test_a_sweep_finishes_without_a_node_and_to_the_same_bits(three, tmp_path, u
     assert seconds[1] <= LONGER * seconds[0]
 
 
+@pytest.mark.long
 def test_an_evaluation_finishes_without_a_node(three, tmp_path, until, tell_fault):
     cluster = three()
     root, cells = tmp_path / "runs", tmp_path / "runs" / "evaluations" / "cells"
