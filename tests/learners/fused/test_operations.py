@@ -19,7 +19,6 @@ from mambacl.learners.fused.norm import RMSNorm, _rms_norm
 from mambacl.learners.fused.operation import Operation
 from mambacl.learners.fused.short_conv import _short_conv
 from mambacl.learners.fused.softplus import _softplus
-from mambacl.learners.fused.step_sizes import _step_sizes
 
 pytest.importorskip("numba")
 
@@ -63,7 +62,6 @@ def images(b, length, width):
 CASES = {
     "gate": Case(_gate, lambda *shape: (shape, shape), {}),
     "softplus": Case(_softplus, rows, {}),
-    "step_sizes": Case(_step_sizes, lambda b, length, width: ((b, length, 4), (width, 4), (width,)), {}),
     "rms_norm": Case(_rms_norm, rows, {"eps": 1e-3}),
     "rms_norm, eps of the dtype": Case(_rms_norm, rows, {"eps": None}),
     "short_conv": Case(_short_conv, filters(4), {"silu": False}),
@@ -175,12 +173,11 @@ def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp
     code = """
 import hashlib, torch
 from torch import nn
-from mambacl.learners.fused import gate, group_norm, rms_norm, short_conv, softplus, step_sizes
+from mambacl.learners.fused import gate, group_norm, rms_norm, short_conv, softplus
 torch.manual_seed(0)
 x, weight, filters = torch.randn(8, 40, 64).requires_grad_(), torch.randn(64), torch.randn(4, 64)
-steps = step_sizes(softplus(x, weight), torch.randn(64, 64), weight)
 y, _ = short_conv(x, torch.zeros(8, 3, 64), filters, weight, True)
-y = rms_norm(gate(y, steps), weight)
+y = rms_norm(gate(y, softplus(x, weight)), weight)
 y = group_norm(y, nn.GroupNorm(5, 40), True)
 y.square().sum().backward()
 print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in (y, x.grad))).hexdigest())

@@ -6,7 +6,6 @@ Legend: B episodes, L tokens, E channels, W filter width, R rows.
     short_conv  depthwise causal convolution, with the SiLU behind it (short_conv.py)
     gate        y * silu(z) (gate.py)
     softplus    of a sum with a bias (softplus.py)
-    step_sizes  of a product of low rank with a bias (step_sizes.py)
     rms_norm    root-mean-square normalisation (norm.py)
     group_norm  group normalisation, with the ReLU behind it (group_norm.py)
 
@@ -20,6 +19,5 @@ from mambacl.learners.fused.linear import Linear, linear
 from mambacl.learners.fused.norm import RMSNorm, rms_norm
 from mambacl.learners.fused.short_conv import short_conv
 from mambacl.learners.fused.softplus import softplus
-from mambacl.learners.fused.step_sizes import step_sizes
 
-__all__ = ["Linear", "RMSNorm", "gate", "group_norm", "linear", "rms_norm", "short_conv", "softplus", "step_sizes"]
+__all__ = ["Linear", "RMSNorm", "gate", "group_norm", "linear", "rms_norm", "short_conv", "softplus"]

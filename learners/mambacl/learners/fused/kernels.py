@@ -129,54 +129,6 @@ def softplus_adjoint(share, shares, rows, dy_RE, x_RE, bias_E, dx_RE, d_bias_IE)
 
 
 @njit(**INNER)
-def _multiply(x_K, weight_KE, bias_E, y_E):
-    """A row of a product and its bias."""
-    for e in range(len(bias_E)):
-        y_E[e] = bias_E[e]
-    for k in range(len(x_K)):
-        x, weight_E = x_K[k], weight_KE[k]
-        for e in range(len(bias_E)):
-            y_E[e] += x * weight_E[e]
-
-
-@njit(cache=True, **FAST)
-def step_sizes(share, shares, rows, x_RK, weight_KE, bias_E, y_RE):
-    zero, high = x_RK.dtype.type(0), x_RK.dtype.type(20)
-    for item in range(share, -(-len(x_RK) // rows), shares):
-        for r in range(item * rows, min((item + 1) * rows, len(x_RK))):
-            y_E = y_RE[r]
-            _multiply(x_RK[r], weight_KE, bias_E, y_E)
-            for e in range(len(y_E)):
-                x = y_E[e]
-                y = (zero if x < zero else x) + log1p(exp(-abs(x)))  # NaN stays
-                y_E[e] = x if x > high else y
-
-
-@njit(cache=True, **FAST)
-def step_sizes_adjoint(share, shares, rows, dy_RE, x_RK, weight_KE, bias_E, dx_RK, d_weight_IKE, d_bias_IE):
-    """The product is computed again."""
-    real = x_RK.dtype.type
-    zero, one, high = real(0), real(1), real(20)
-    d_E = np.empty(len(bias_E), x_RK.dtype)
-    for item in range(share, -(-len(x_RK) // rows), shares):
-        d_weight_KE, d_bias_E = d_weight_IKE[item], d_bias_IE[item]
-        for r in range(item * rows, min((item + 1) * rows, len(x_RK))):
-            dy_E, x_K, dx_K = dy_RE[r], x_RK[r], dx_RK[r]
-            _multiply(x_K, weight_KE, bias_E, d_E)
-            for e in range(len(d_E)):
-                slope = one if d_E[e] > high else _sigmoid(d_E[e], zero, one)
-                d_E[e] = dy_E[e] * slope
-            for e in range(len(d_E)):
-                d_bias_E[e] += d_E[e]
-            for k in range(len(x_K)):
-                x, weight_E, d_weight_E, total = x_K[k], weight_KE[k], d_weight_KE[k], zero
-                for e in range(len(d_E)):
-                    total += d_E[e] * weight_E[e]
-                    d_weight_E[e] += d_E[e] * x
-                dx_K[k] = total
-
-
-@njit(**INNER)
 def _inverse_rms(x_D, eps):
     real = x_D.dtype.type
     total = real(0)

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambacl.learners.fused import Linear, gate, linear, step_sizes
+from mambacl.learners.fused import Linear, gate, linear, softplus
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
@@ -87,7 +87,7 @@ class MambaMixer(Mixer):
         """Delta (B, L, E) and B, C (B, L, N) of the tokens' inputs u."""
         N = self.A_log.shape[1]
         step, B, C = self.x_proj(u).split([self.rank, N, N], dim=-1)
-        return step_sizes(step, self.dt_proj.weight, self.dt_proj.bias), B, C
+        return softplus(linear(step, self.dt_proj.weight), self.dt_proj.bias), B, C
 
     def scores(self, tokens: Trace, queries: Trace) -> Tensor:
         """C_q . B_t, the paper's analogue of query times key: (B, 1, M, L)."""
