@@ -65,6 +65,7 @@ def test_a_server_that_dies_in_a_sweep_delays_no_step_and_loses_no_metric(
     steps = int((away + 8 + 3 * mlflow_server.slowness) / PAUSE / 2)
     experiment = TROUBLED | {
         "train": TROUBLED["train"] | {"steps": steps},
+        "sweep": TROUBLED["sweep"] | {"grace": steps},  # none is stopped early
         "learner": TROUBLED["learner"] | {"trace": str(trace)},
         "storage": {"root": str(root), "tracking_uri": mlflow_server.uri},
     }
