@@ -1,9 +1,6 @@
 """Each fast path on the CPU computes what its definition in plain torch does, with its gradients."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -168,7 +165,7 @@ def test_what_only_plain_torch_takes(monkeypatch):
     torch.testing.assert_close(RMSNorm(8)(x), expected)
 
 
-def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp_path):
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(assert_same_from_cache):
     """Guards bit-equal resumption: the first process on a machine compiles, the one after a kill loads."""
     code = """
 import hashlib, torch
@@ -182,12 +179,4 @@ y = group_norm(y, nn.GroupNorm(5, 40), True)
 y.square().sum().backward()
 print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in (y, x.grad))).hexdigest())
 """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    compiled, loaded = (
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
-        ).stdout
-        for _ in range(2)
-    )
-    assert list(tmp_path.rglob("*.nbc"))
-    assert compiled == loaded
+    assert_same_from_cache(code)

@@ -1,8 +1,5 @@
 """What must hold of the CPU kernels whatever the numbers, the memory and the threads."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import numba
@@ -194,7 +191,7 @@ def test_warm_up_compiles_everything_once():
     assert [len(kernel.signatures) for kernel in (kernels.forward, kernels.backward)] == compiled
 
 
-def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(tmp_path):
+def test_the_process_that_compiles_has_the_bits_of_those_that_load_the_cache(assert_same_from_cache):
     """Guards bit-equal resumption: the first process on a machine compiles, the one after a kill loads."""
     code = """
 import hashlib, torch
@@ -208,12 +205,4 @@ r = cpu.selective_read(x, x.exp() / 10, A, B, C, D, h)
 numbers = [y, h, r, *(leaf.grad for leaf in (x, A, B, C, D))]
 print(hashlib.sha256(b"".join(number.detach().numpy().tobytes() for number in numbers)).hexdigest())
 """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    compiled, loaded = (
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
-        ).stdout
-        for _ in range(2)
-    )
-    assert list(tmp_path.rglob("*.nbc"))
-    assert compiled == loaded
+    assert_same_from_cache(code)

@@ -15,7 +15,6 @@ from mambacl.learners.scan import team
 
 Gradients = tuple[Tensor | None, ...]
 
-SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 TINY = 1 << 14  # numbers under which plain torch is faster: a call costs some 10 microseconds more
 SMALL = 1 << 15  # numbers under which a second thread costs more than it brings
 
@@ -97,12 +96,4 @@ def run(name: str, items: int, *arguments: Tensor | float) -> None:
     kernel = getattr(kernels(), name)
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
     largest = max(x.numel() for x in arguments if isinstance(x, Tensor))
-    threads = max(1, min(torch.get_num_threads(), items)) if largest > SMALL else 1
-    shares = min(SHARES * threads, items) if threads > 1 else 1
-    todo = iter(range(shares))
-
-    def work() -> None:
-        for share in todo:
-            kernel(share, shares, *arrays)
-
-    team.run(work, threads)
+    team.share_out(lambda: lambda share, shares: kernel(share, shares, *arrays), items, largest > SMALL)

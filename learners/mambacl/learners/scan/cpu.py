@@ -31,7 +31,6 @@ from mambacl.learners.scan.kernels import (
 )
 from mambacl.learners.scan.shapes import check, check_first_order
 
-SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
 PARTS = 64  # partial sums of gradients in a call, and so the most threads that backward can use
 
@@ -203,18 +202,14 @@ def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -
     """
     arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
     u_BLE, _, rate_NE, *_ = arrays
-    threads = max(1, min(torch.get_num_threads(), items)) if u_BLE.size * len(rate_NE) > SMALL else 1
-    shares = min(SHARES * threads, items) if threads > 1 else 1
-    todo = iter(range(shares))
 
-    def work() -> None:
+    def worker() -> Callable[[int, int], None]:
         space = [_vectors(u_BLE, TILE * CHUNK * TOKEN), _vectors(u_BLE, TILE * len(rate_NE) * ENTRY)]
         if kernel is kernels.backward:
             space += _vectors(u_BLE, (CHUNK + 1) * STEP * BLOCK), _vectors(u_BLE, CHUNK * SUM * BLOCK)
-        for share in todo:
-            kernel(share, shares, want, *space, *arrays)
+        return lambda share, shares: kernel(share, shares, want, *space, *arrays)
 
-    team.run(work, threads)
+    team.share_out(worker, items, u_BLE.size * len(rate_NE) > SMALL)
 
 
 def _vectors(like: np.ndarray, number: int) -> np.ndarray:

@@ -13,7 +13,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import torch  # noqa: F401  # loads the OpenMP that is meant here
+import torch  # loads the OpenMP that is meant here, too
+
+SHARES = 4  # shares of a call for each thread: a thread held up by other work takes fewer of them
 
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -66,3 +68,21 @@ def run(work: Callable[[], None], threads: int) -> None:
         _library.GOMP_parallel(_FUNCTION(member), None, threads, 0)
         if errors:
             raise errors[0]
+
+
+def share_out(worker: Callable[[], Callable[[int, int], None]], items: int, large: bool) -> None:
+    """Do all items of a call, on as many threads as torch has if it is large.
+
+    worker: called once on each thread, for what does a share there, from its number and that of all shares. Which thread takes
+    which share makes no difference to a result if no two items write to the same place.
+    """
+    threads = max(1, min(torch.get_num_threads(), items)) if large else 1
+    shares = min(SHARES * threads, items) if threads > 1 else 1
+    todo = iter(range(shares))
+
+    def work() -> None:
+        do = worker()
+        for share in todo:
+            do(share, shares)
+
+    run(work, threads)

@@ -1,0 +1,25 @@
+"""What tests of learners share."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def assert_same_from_cache(tmp_path):
+    """A function that runs code twice with one fresh cache of numba: it prints the same where it compiles and where it loads."""
+
+    def check(code: str) -> None:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        compiled, loaded = (
+            subprocess.run(
+                [sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=500
+            ).stdout
+            for _ in range(2)
+        )
+        assert list(tmp_path.rglob("*.nbc"))
+        assert compiled == loaded
+
+    return check
