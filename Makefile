@@ -1,7 +1,8 @@
 # make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
 # make test: install what the tests need and run them, but for those that take minutes each; two files at a time,
 #   except those that kill parts of a cluster and time what the rest does.
-# make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost.
+# make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost;
+#   three files at a time, since most of it is waiting.
 # make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest tests/cluster -m 'not long'
 
 test-cluster: $(VENV)/installed-dev
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest tests/cluster -m 'not brief' --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

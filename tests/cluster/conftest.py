@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "cluster" / "local"
 PATIENCE = float(os.environ.get("MAMBACL_PATIENCE", "300"))
 """Seconds that anything may take at all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first: where several processes share the files, none of them waits for it at the end."""
+    longs = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: -longs[item.path])
 
 
 class Cluster:
@@ -190,26 +198,35 @@ class Fault:
     """How long it took at most."""
 
 
-FAULTS = pytest.StashKey[list[Fault]]()
+FAULT = "fault"
+"""Name of the property of a test's report that holds a row."""
 
 
-def pytest_configure(config):
-    config.stash[FAULTS] = []
+@pytest.fixture(autouse=True)
+def with_or_without_others(request, tmp_path_factory):
+    """Tests of several processes run at the same time, but one that is marked `alone` waits for the others, and they for it."""
+    shared = tmp_path_factory.getbasetemp().parent
+    with (shared / "door").open("a") as door, (shared / "room").open("a") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)  # who waits for the room keeps others from going in before
+        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
 
 
-@pytest.fixture(scope="session")
-def tell_fault(pytestconfig):
+@pytest.fixture
+def tell_fault(record_property):
     """A function that adds a row to the table, which is printed after the tests; it takes the fields of Fault."""
-    return lambda *fields, **named: pytestconfig.stash[FAULTS].append(Fault(*fields, **named))
+    return lambda *fields, **named: record_property(FAULT, dataclasses.asdict(Fault(*fields, **named)))
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    rows = sorted(config.stash[FAULTS], key=lambda fault: fault.number)
+def pytest_terminal_summary(terminalreporter):
+    told = [row for report in terminalreporter.stats.get("passed", []) for row in report.user_properties]
+    rows = [Fault(**fields) for name, fields in told if name == FAULT]
     if not rows:
         return
     terminalreporter.section("faults")
     terminalreporter.write_line("| fault | times tried | result | lost at most | recovery |")
     terminalreporter.write_line("| --- | --- | --- | --- | --- |")
-    for row in rows:
+    for row in sorted(rows, key=lambda fault: fault.number):
         cells = (row.fault, str(row.times), row.result, row.loss, row.recovery)
         terminalreporter.write_line(f"| {' | '.join(cells)} |")

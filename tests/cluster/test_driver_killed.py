@@ -89,7 +89,7 @@ def test_a_run_that_outlives_its_driver_has_not_failed(tmp_path, until):
     assert checkpoint.newest(run).progress.stopped is None, "it can be resumed"
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.brief), pytest.param(5, marks=pytest.mark.long)])
 def test_every_trial_is_run_once_however_often_its_driver_is_killed(
     make_cluster, troubled, tmp_path, until, tell_fault, kills
 ):

@@ -81,7 +81,9 @@ def check_and_tell(client, wrote, store, tell_fault):
                f"a batch of {BATCH}: median {median:.2f} s, at most {most:.2f} s")  # fmt: skip
 
 
-@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(6, marks=pytest.mark.brief), pytest.param(60, marks=pytest.mark.long)]
+)
 def test_sqlite_behind_a_server_loses_nothing(mlflow_server, tmp_path, tell_fault, seconds):
     wrote = log_at_once(tmp_path / "runs", os.environ | {"MLFLOW_TRACKING_URI": mlflow_server.uri}, seconds)
     assert "database is locked" not in (tmp_path / "server.log").read_text()

@@ -66,6 +66,7 @@ def searched(folder, content, environment):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_two_hundred_trials(tmp_path, with_troubled, tell_fault):
     trials, used = searched(tmp_path, experiment(tmp_path / "runs", 200, 10), with_troubled)
@@ -100,6 +101,7 @@ print(train_alone(config, pathlib.Path(sys.argv[2])).seconds)
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_the_platform_takes_little_beside_training(tmp_path, with_troubled, tell_fault):
     """At 50 ms a step, against the bare loop; and what Ray Train's own start adds, apart."""

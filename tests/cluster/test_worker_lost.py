@@ -112,7 +112,11 @@ def weights(found):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("trainer", "times"),
-    [("ray", 2), pytest.param("ray", 10, marks=pytest.mark.long), pytest.param("inline", 10, marks=pytest.mark.long)],
+    [
+        pytest.param("ray", 2, marks=pytest.mark.brief),
+        pytest.param("ray", 10, marks=pytest.mark.long),
+        pytest.param("inline", 10, marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_worker_costs_one_interval(tmp_path, with_troubled, until, tell_fault, trainer, times):
     disturbed = Disturbed(tmp_path, with_troubled, times, trainer, retries=times)

@@ -6,6 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from ray.exceptions import ActorUnavailableError
+
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.training import failure
+from mambacl.platform.training.run import Retrial
+from mambacl.tasks.config import parse
 
 TRIED = """
 import json, logging, pathlib, sys
@@ -175,3 +181,12 @@ print(checkpoint.newest(pathlib.Path(sys.argv[1])).progress.accumulate)
     assert child.returncode == 0, child.stderr
     assert int(child.stdout) > 1
     assert "out of memory; it goes on with accumulate" in child.stderr
+
+
+def test_a_worker_that_is_out_of_reach_is_not_counted(tmp_path):
+    """What Ray says of one whose connection broke while its node lives on; of the same run a real failure counts."""
+    config = parse(ExperimentConfig, {"name": "cut", "resources": {"retries": 0}})
+    retrial = Retrial(config, tmp_path)
+    retrial.after(ActorUnavailableError("RPC error: recvmsg: Connection reset by peer", None))
+    with pytest.raises(failure.TrainingFailed, match="ValueError: the learner is broken"):
+        retrial.after(ValueError("the learner is broken"))

@@ -107,7 +107,7 @@ class ResourcesConfig(Config):
     """Workers on as few nodes as possible, or on many; strictly: on one node, or each on a node of its own."""
     retries: Annotated[int, Field(ge=0)] = 3
     """How often workers that died are started again from the newest checkpoint; those that were asked to leave their machine
-    (SIGTERM, a node that is drained) write one first and are not counted, nor are those whose machine was lost."""
+    (SIGTERM, a node that is drained) write one first and are not counted, nor are those whose machine was lost or out of reach."""
 
     @model_validator(mode="after")
     def _workers_fit(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
@@ -78,8 +78,9 @@ class Retrial:
         if out_of_memory(error):
             self._save_memory(reason, text)
             return
-        if self.lost.another(self.run):
-            logger.warning("%s: a node was lost; it goes on elsewhere", name)
+        if self.lost.another(self.run) or isinstance(error, ActorUnavailableError):
+            # Ray says so of a worker that it could not reach but does not know dead: its network was cut for a while.
+            logger.warning("%s: a node was lost or out of reach; it goes on elsewhere", name)
             return
         self.failures += 1
         if self.failures > retries:
