@@ -26,9 +26,25 @@ PATIENCE = float(os.environ.get("MAMBACL_PATIENCE", "300"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take longest come first: where several processes share the files, none of them waits for it at the end."""
-    longs = Counter(item.path for item in items if item.get_closest_marker("long"))
-    items.sort(key=lambda item: -longs[item.path])
+    """Several processes may share the files: those with tests that run alone come first, while nothing else is up, then those
+    that take longest, so that no process waits for them at the end."""
+    for item in items:
+        if "tell_fault" in getattr(item, "fixturenames", ()):
+            item.add_marker("fault")
+    weight = Counter({item.path: 100 for item in items if item.get_closest_marker("alone")})
+    weight.update(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: -weight[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Tests of several processes run at the same time, but one that is marked `alone` waits for the others, and they for it."""
+    place = Path(tempfile.gettempdir())
+    with (place / "mambacl-test-door").open("a") as door, (place / "mambacl-test-room").open("a") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)  # who waits for the room keeps others from going in before
+        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
 
 
 class Cluster:
@@ -200,17 +216,6 @@ class Fault:
 
 FAULT = "fault"
 """Name of the property of a test's report that holds a row."""
-
-
-@pytest.fixture(autouse=True)
-def with_or_without_others(request, tmp_path_factory):
-    """Tests of several processes run at the same time, but one that is marked `alone` waits for the others, and they for it."""
-    shared = tmp_path_factory.getbasetemp().parent
-    with (shared / "door").open("a") as door, (shared / "room").open("a") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)  # who waits for the room keeps others from going in before
-        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        yield
 
 
 @pytest.fixture

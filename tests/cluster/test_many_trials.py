@@ -69,7 +69,7 @@ def searched(folder, content, environment):
 @pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_two_hundred_trials(tmp_path, with_troubled, tell_fault):
-    trials, used = searched(tmp_path, experiment(tmp_path / "runs", 200, 10), with_troubled)
+    trials, used = searched(tmp_path, experiment(tmp_path / "runs", 200, 20, pause=0.005), with_troubled)
     assert len(trials) == 200
     warm = [memory for done, memory, _ in used if 10 <= done <= 30]
     late = [memory for done, memory, _ in used if done >= 190]

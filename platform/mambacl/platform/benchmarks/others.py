@@ -83,7 +83,7 @@ class TransformersMamba(SequenceLearner):
         self.backbone = transformers.MambaModel(sizes)
         self.backbone.norm_f.load_state_dict(self.norm.state_dict())
         for theirs, block in zip(self.backbone.layers, self._blocks, strict=True):
-            theirs.load_state_dict(_renamed(block))
+            theirs.load_state_dict(renamed(block))
         self.backbone.embeddings = nn.Identity()  # it reads tokens that are embedded already
         self.blocks, self.norm = nn.ModuleList(), nn.Identity()
 
@@ -94,8 +94,8 @@ class TransformersMamba(SequenceLearner):
         return Output(self.head(read[:, -asked.shape[1] :]))
 
 
-def _renamed(block: nn.Module) -> dict[str, Tensor]:
-    """The weights of a block of ours as transformers names and lays them out."""
+def renamed(block: nn.Module) -> dict[str, Tensor]:
+    """The weights of a block or mixer of ours as transformers names and lays them out."""
     return {
         name.replace("conv.", "conv1d."): value.T.unsqueeze(1) if name.endswith("conv.weight") else value
         for name, value in block.state_dict().items()

@@ -14,9 +14,13 @@ from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.scan import reference, selective_scan
 from mambacl.learners.scan.kernels import BLOCK, FAST, REGISTER, exp2, load_block, row, store
 from mambacl.platform.benchmarks.measure import Row, Scope, differs, measure
+from mambacl.platform.benchmarks.others import renamed
 
 SHAPES = ((16, 200, 1024, 16), (16, 200, 256, 64), (4, 1000, 256, 16), (2, 4000, 256, 16), (16, 200, 256, 128))
 """B episodes, L tokens, E inner width, N state size. The targets are those of the first."""
+
+NARROW = 16
+"""Inner width of the mixers that are compared, in widths: common ones have 2."""
 
 Scan = Callable[..., tuple[Tensor | None, Tensor]]
 OURS, LOOP = "our kernel", "loop over unbound steps"
@@ -93,25 +97,33 @@ def mambapy_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
 
 
 def mixer_rows(shape: tuple[int, int, int, int], threads: int, scope: Scope) -> Iterator[Row]:
-    """Mamba's whole mixer beside that of transformers, whose plain path cannot be had without its projections."""
+    """Beside the plain path of transformers, which cannot be had without the rest of its mixer: both have the scan of this shape,
+    in mixers so narrow that their products are next to nothing."""
     B, L, E, N = shape
-    what = f"mixer with a scan {' x '.join(map(str, shape))}"
+    width = E // NARROW
+    what = f"mixer of width {width} with a scan {' x '.join(map(str, shape))}"
     if not importlib.util.find_spec("transformers"):
         yield Row(f"{what}: transformers", note="needs the package transformers: pip install 'mambacl[bench]'")
         return
     import transformers
     from transformers.models.mamba.modeling_mamba import MambaMixer as Theirs
 
-    x = torch.randn(B, L, E // 2, generator=torch.Generator().manual_seed(0))
-    ours = MambaMixer(MambaConfig(width=E // 2, state_size=N))
-    theirs = Theirs(transformers.MambaConfig(hidden_size=E // 2, state_size=N, num_hidden_layers=1), 0)
+    x = torch.randn(B, L, width, generator=torch.Generator().manual_seed(0))
+    ours = MambaMixer(MambaConfig(width=width, expand=NARROW, state_size=N))
+    config = transformers.MambaConfig(hidden_size=width, expand=NARROW, state_size=N, num_hidden_layers=1)
+    theirs = Theirs(config, 0)
+    theirs.load_state_dict(renamed(ours))
 
-    def our_step() -> None:
+    def our_output() -> Tensor:
         output, _, _ = ours.stream(x, ours.init_state(B), outputs=True)
         assert output is not None
-        output.sum().backward()
+        return output
 
-    seconds = measure([our_step, lambda: theirs(x).sum().backward()], threads, scope, seconds=0.0)
+    if differs(theirs(x).detach(), our_output().detach()):
+        yield Row(what, note="transformers' answers otherwise than ours")
+        return
+    runs = [lambda: our_output().sum().backward(), lambda: theirs(x).sum().backward()]
+    seconds = measure(runs, threads, scope, seconds=0.0)
     yield Row.of(f"{what}: ours", "ms", 1e3 * seconds[:, 0], threads)
     yield Row.of(f"{what}: transformers' plain path", "ms", 1e3 * seconds[:, 1], threads)
     yield Row.of(f"{what}: times faster", "x", seconds[:, 1] / seconds[:, 0], threads, above=100)

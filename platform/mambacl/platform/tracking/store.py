@@ -137,15 +137,15 @@ class Store:
             return record
         self._log_metrics(run_id, [Metric(name, value, record.started, 0) for name, value in record.metrics.items()])
         if last:
-            self.client.log_figure(run_id, figures.learning_curve(last.curve, record.name), "learning_curve.png")
+            if last.curve[0]["step"] < last.curve[-1]["step"]:  # of a single step there is no curve to see
+                self.client.log_figure(run_id, figures.learning_curve(last.curve, record.name), "learning_curve.png")
             if use := last.progress.expert_use:
                 self.client.log_figure(run_id, figures.expert_use(use, record.name), "expert_use.png")
             self.client.log_artifacts(run_id, str(checkpoint.best(folder).path), "checkpoint")
         for file in sorted(folder.iterdir()):
             if file.suffix in ARTIFACTS or file.name == classes.FILE:
                 self.client.log_artifact(run_id, str(file))
-        for name, value in record.tags.items():
-            self.client.set_tag(run_id, name, value)
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in record.tags.items()])
         self.client.set_terminated(run_id, record.status)
         return records.update(folder, delivered=True)
 
