@@ -2,7 +2,7 @@
 # make test: install what the tests need and run them, but for those that take minutes each; two files at a time,
 #   except those that kill parts of a cluster and time what the rest does.
 # make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost;
-#   three files at a time, since most of it is waiting.
+#   two files at a time, since most of it is waiting.
 # make audit: compare what is installed with known vulnerabilities.
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest tests/cluster -m 'not long'
 
 test-cluster: $(VENV)/installed-dev
-	$(BIN)/pytest tests/cluster -m '(fault or long) and not brief' --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/cluster -m '(fault or long) and not brief' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ def once(curve):
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("away", [pytest.param(8, marks=pytest.mark.brief), pytest.param(30, marks=pytest.mark.long)])
 def test_a_server_that_dies_in_a_sweep_delays_no_step_and_loses_no_metric(
     mlflow_server, tmp_path, with_troubled, until, tell_fault, away

@@ -72,6 +72,7 @@ class Sweep:
         return {run.name: (checkpoint.newest(run).path / "model.safetensors").read_bytes() for run in runs}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("trainer", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_a_sweep_finishes_without_a_node_and_to_the_same_bits(three, tmp_path, until, tell_fault, trainer):
     cluster = three()
@@ -94,6 +95,7 @@ def test_a_sweep_finishes_without_a_node_and_to_the_same_bits(three, tmp_path, u
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_an_evaluation_finishes_without_a_node(three, tmp_path, until, tell_fault):
     cluster = three()
     root, cells = tmp_path / "runs", tmp_path / "runs" / "evaluations" / "cells"
