@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest tests/cluster -m 'not long'
 
 test-cluster: $(VENV)/installed-dev
-	$(BIN)/pytest tests/cluster -m '(fault or long) and not brief' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/cluster -m 'fault and not brief' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

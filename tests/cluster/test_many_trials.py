@@ -109,7 +109,7 @@ def test_the_platform_takes_little_beside_training(tmp_path, with_troubled, tell
     for trainer, number in (("inline", 4), ("ray", 3)):
         folder = tmp_path / trainer
         folder.mkdir()
-        trials, _ = searched(folder, experiment(folder / "runs", number, 200, trainer, pause=0.05), with_troubled)
+        trials, _ = searched(folder, experiment(folder / "runs", number, 100, trainer, pause=0.05), with_troubled)
         added[trainer] = statistics.mean(between(trials))
     bare = subprocess.run(
         [sys.executable, "-c", ALONE, str(tmp_path / "inline" / "many.yaml"), str(tmp_path / "bare")],
