@@ -31,16 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tell_fault" in getattr(item, "fixturenames", ()):
             item.add_marker("fault")
-    weight = Counter({item.path: 100 for item in items if item.get_closest_marker("alone")})
-    weight.update(item.path for item in items if item.get_closest_marker("long"))
-    items.sort(key=lambda item: -weight[item.path])
+    alone = {item.path for item in items if item.get_closest_marker("alone")}
+    longs = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: (item.path not in alone, -longs[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item):
     """Tests of several processes run at the same time, but one that is marked `alone` waits for the others, and they for it."""
-    place = Path(tempfile.gettempdir())
-    with (place / "mambacl-test-door").open("a") as door, (place / "mambacl-test-room").open("a") as room:
+    place = item.config.cache.mkdir("alone")
+    with (place / "door").open("a") as door, (place / "room").open("a") as room:
         fcntl.flock(door, fcntl.LOCK_EX)  # who waits for the room keeps others from going in before
         fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)

@@ -145,7 +145,7 @@ class Store:
         for file in sorted(folder.iterdir()):
             if file.suffix in ARTIFACTS or file.name == classes.FILE:
                 self.client.log_artifact(run_id, str(file))
-        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in record.tags.items()])
+        self.set_tags(run_id, record.tags)
         self.client.set_terminated(run_id, record.status)
         return records.update(folder, delivered=True)
 
