@@ -190,3 +190,37 @@ def test_a_worker_that_is_out_of_reach_is_not_counted(tmp_path):
     retrial.after(ActorUnavailableError("RPC error: recvmsg: Connection reset by peer", None))
     with pytest.raises(failure.TrainingFailed, match="ValueError: the learner is broken"):
         retrial.after(ValueError("the learner is broken"))
+
+
+BOOKED = """
+import pathlib, sys
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
+from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.sweeping.book import Book
+from mambacl.platform.sweeping.trial import trial_folder
+from mambacl.platform.training import failure
+from mambacl.tasks.config import parse
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+root = pathlib.Path(sys.argv[1])
+config = parse(ExperimentConfig, {"name": "cut", "resources": {"retries": 1}})
+storage = StorageContext(storage_path=str(root / "tune"), experiment_dir_name="cut", trial_dir_name="0")
+trial = Trial("cut", config={"number": 0, "values": {}}, stub=True, storage=storage)
+pathlib.Path(trial.local_path).mkdir(parents=True)
+trial_folder(root, 0).mkdir(parents=True)
+book = Book(config, root, None)
+for error in [ActorDiedError(), ActorUnavailableError("recvmsg: Connection reset by peer", None), ActorDiedError()]:
+    trial.handle_error(error)
+    book.on_trial_recover(0, [trial], trial)
+    print(failure.read(trial_folder(root, 0)) is not None)
+"""
+
+
+def test_nor_is_a_trial_that_is_out_of_reach(tmp_path):
+    """Ray Tune hands on only the words of its error; a process that died before and after it counts."""
+    child = subprocess.run([sys.executable, "-c", BOOKED, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split()[-3:] == ["False", "False", "True"]

@@ -1,5 +1,6 @@
-"""Nodes that the cluster has lost: what ended with one of them is not to blame for it."""
+"""Nodes that the cluster has lost or cannot reach: what ended with one of them is not to blame for it."""
 
+import re
 from pathlib import Path
 
 import ray
@@ -17,6 +18,12 @@ class LostNodes:
         so of any actor on it. Each loss is an excuse once, even where the run was elsewhere."""
         before, self.known[run] = self.known.get(run, self.before), _lost()
         return bool(self.known[run] - before)
+
+
+def out_of_reach(words: str) -> bool:
+    """Whether these are Ray's words for an actor that it could not reach but does not know dead: ActorUnavailableError, of which
+    Ray Tune hands on no more. So it is when a network comes back with its connections reset."""
+    return bool(re.search(r"The actor \w+ is unavailable: ", words))
 
 
 def _lost() -> set[str]:

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.driver import Delivery
-from mambacl.platform.lost import LostNodes
+from mambacl.platform.lost import LostNodes, out_of_reach
 from mambacl.platform.overrides import vary
 from mambacl.platform.sweeping.trial import trial_folder
 from mambacl.platform.tracking import record as records
@@ -61,11 +61,11 @@ class Book(Callback):
         if times > self.preempted.setdefault(run, times):
             self.preempted[run] = times
             return
-        if lost:
+        text = _words(trial)
+        if lost or out_of_reach(text.rpartition("Failure # ")[2]):
             return
         self.died[run] += 1
         if self.died[run] > self.config.resources.retries:
-            text = _words(trial)
             failure.write(run, text.strip().splitlines()[-1], text)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -84,5 +84,5 @@ def _preempted(run: Path) -> int:
 
 
 def _words(trial: Trial) -> str:
-    """What Ray Tune says of a trial's errors."""
+    """What Ray Tune says of a trial's errors, each with its number, the newest last."""
     return Path(trial.error_file).read_text() if trial.error_file else "the trial's process ended"

@@ -9,12 +9,12 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from mambacl.platform.config import ExperimentConfig, ResourcesConfig
-from mambacl.platform.lost import LostNodes
+from mambacl.platform.lost import LostNodes, out_of_reach
 from mambacl.platform.training import checkpoint, failure
 from mambacl.platform.training.failure import out_of_memory
 from mambacl.platform.training.loop import PROCESS, Diverged, Preempted
@@ -78,8 +78,7 @@ class Retrial:
         if out_of_memory(error):
             self._save_memory(reason, text)
             return
-        if self.lost.another(self.run) or isinstance(error, ActorUnavailableError):
-            # Ray says so of a worker that it could not reach but does not know dead: its network was cut for a while.
+        if self.lost.another(self.run) or out_of_reach(reason):
             logger.warning("%s: a node was lost or out of reach; it goes on elsewhere", name)
             return
         self.failures += 1
