@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -102,25 +102,29 @@ class Cluster:
 
 def processes(ancestor: int) -> dict[int, str]:
     """Command lines of all that a process started, itself or through others, by their ids."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
-        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
-            continue
-
-    def descends(pid: int) -> bool:
-        return pid in parents and (parents[pid] == ancestor or descends(parents[pid]))
-
-    return {pid: line for pid, line in lines.items() if descends(pid)}
+    lines = {}
+    for process in psutil.Process(ancestor).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # ended meanwhile
+            lines[process.pid] = shlex.join(process.cmdline())
+    return lines
 
 
 def kill_all(ancestor: int) -> None:
-    """Kill a process with all that it started, whatever groups they have made since."""
-    for pid in [ancestor, *processes(ancestor)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill a process with all that it started, whatever groups they have made since, and see them dead: what looks for them
+    just after the signal may still find them."""
+    first = psutil.Process(ancestor)
+    family = [first, *first.children(recursive=True)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_for(lambda: not any(map(_lives, family)))
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(
