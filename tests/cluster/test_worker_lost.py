@@ -16,6 +16,8 @@ from mambacl.platform.training import checkpoint
 EVERY = 20
 """Steps between checkpoints."""
 PAUSE = 0.02
+LATEST = 1.0
+"""Seconds after its first step at which a process gets a signal at the latest: more than two intervals."""
 GRACE = 10.0
 """Seconds between notice and end: clouds give 30 and more."""
 
@@ -49,7 +51,9 @@ class Disturbed:
 
     def __init__(self, folder: Path, environment: dict[str, str], times: int, trainer: str, retries: int) -> None:
         self.folder, self.environment, self.trace = folder, environment, folder / "trace"
-        self.content = experiment(folder / "runs", self.trace, 150 * (times + 1), trainer, retries)
+        self.content = experiment(
+            folder / "runs", self.trace, int(1.2 * LATEST / PAUSE) * (times + 1), trainer, retries
+        )
         (folder / "lost.yaml").write_text(yaml.safe_dump(self.content))
 
     def steps(self) -> list[tuple[int, float, int]]:
@@ -75,7 +79,7 @@ class Disturbed:
         try:
             for _ in range(times):
                 process = until(at_work, driver, log)
-                time.sleep(moments.uniform(0, 2))
+                time.sleep(moments.uniform(0, LATEST))
                 os.kill(process, number)
                 hit.add(process)
                 sent.append(time.time())

@@ -12,16 +12,22 @@ from ray.util import placement_group, remove_placement_group
 
 from mambacl.platform.benchmarks.evaluation import cell_maker
 from mambacl.platform.benchmarks.measure import Row, Scope, measure
+from mambacl.platform.benchmarks.training import train_alone
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.evaluation.cells import EPISODES, results
 from mambacl.platform.session import session
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.loop import LOG_EVERY
+from mambacl.platform.training.ray_worker import use_threads
 from mambacl.platform.training.run import train
 from mambacl.tasks.config import parse
 
 WORKERS = (1, 2)
+POINTS: dict[Scope, int] = {"full": 30, "quick": 12, "tiny": 6}
+"""Of a training curve."""
+FIRST = 4
+"""Points that do not count."""
 PATIENCE = 60
 """Seconds for CPUs to become free that were in use a moment before."""
 
@@ -37,47 +43,68 @@ def rows(scope: Scope) -> Iterator[Row]:
 
 
 def training_rows(folder: Path, scope: Scope) -> Iterator[Row]:
-    """Workers of Ray Train that share each batch; without their start."""
+    """Workers of Ray Train that share each batch, beside processes with as many episodes each that share nothing: what the
+    machine itself gives a second one. Without their start."""
     tasks, shots, batch = (3, 2, 2) if scope == "tiny" else (20, 5, 16)
-    rates = []
-    for workers in WORKERS:
+
+    def config(batch: int, workers: int) -> ExperimentConfig:
         content = {
             "name": "bench",
             "task": {"name": "glyphs", "tasks": tasks, "shots": shots},
-            "train": {"steps": 10 * LOG_EVERY if scope == "full" else 4 * LOG_EVERY, "batch": batch,
-                      "evaluate_every": 10_000, "evaluate_episodes": 1},
+            "train": {"steps": POINTS[scope] * LOG_EVERY, "batch": batch, "evaluate_every": 10_000,
+                      "evaluate_episodes": 1},
             "resources": {"workers": workers, "cpus": 1},
         }  # fmt: skip
+        return parse(ExperimentConfig, content)
+
+    rates = []
+    for workers in WORKERS:
         run = folder / f"{workers}"
-        train(parse(ExperimentConfig, content), run, open_board())
+        train(config(batch, workers), run, open_board())
         rates.append(batch * LOG_EVERY / intervals(run))
         what = f"training on {batch} episodes of {tasks} x {shots}: {_count(workers)}"
         yield Row.of(what, "episodes/s", rates[-1], workers)
-    yield Row.of("training: two workers to one", "x", rates[1] / rates[0], max(WORKERS), above=1.8)
+    pair = max(WORKERS)
+    each = batch // pair
+    took = ray.get([alone.remote(config(each, 1), folder / f"alone-{number}") for number in range(pair)])
+    apart = sum(each * LOG_EVERY / seconds for seconds in took)
+    yield Row.of("training: two workers to one", "x", rates[1] / rates[0], pair, above=1.8)
+    yield Row.of("training: two processes that share nothing to one worker", "x", apart / rates[0], pair)
+
+
+@ray.remote(num_cpus=1)
+def alone(config: ExperimentConfig, run: Path) -> np.ndarray:
+    """Train in this process, with one thread; the seconds between points."""
+    use_threads(1)
+    train_alone(config, run)
+    return intervals(run)
 
 
 def intervals(run: Path) -> np.ndarray:
-    """Seconds between the points of a finished run's training curve, which is from its second ten steps on: the first
-    compile kernels."""
+    """Seconds between the points of a finished run's training curve, without the first: kernels are compiled there, and Ray is
+    still starting processes."""
     last = checkpoint.newest(run)
     assert last is not None
-    return np.diff([point["time"] for point in last.curve if "train/loss" in point]) / 1000
+    return np.diff([point["time"] for point in last.curve if "train/loss" in point][FIRST:]) / 1000
 
 
 def evaluation_rows(folder: Path, scope: Scope) -> Iterator[Row]:
-    """Cells as they are computed for a suite, with a Ray task on each free CPU; the other CPUs are held."""
-    count = 8 if scope == "full" else 4
+    """Cells as they are computed for a suite, with a Ray task on each free CPU; the other CPUs are held. One worker and two
+    take turns."""
+    count, turns = {"full": (16, 3), "quick": (8, 2), "tiny": (4, 1)}[scope]
     tasks, shots = (3, 1) if scope == "tiny" else (20, 5)
     new_cells = cell_maker("mamba", tasks, shots, count)
-    rates = []
+    seconds: dict[int, list[np.ndarray]] = {workers: [] for workers in WORKERS}
+    for _ in range(turns):
+        for workers in WORKERS:
+            with only(workers):
+                [took] = measure([lambda: results(new_cells(), folder, lambda done, all: None)], 1, scope, 0.0).T
+            seconds[workers].append(took)
+    rates = {workers: count / np.concatenate(took) for workers, took in seconds.items()}
     for workers in WORKERS:
-        with only(workers):
-            [seconds] = measure([lambda: results(new_cells(), folder, lambda done, all: None)], 1, scope, 20.0).T
-        rates.append(count / seconds)
         what = f"cells of {EPISODES} episodes of {tasks} x {shots}: {_count(workers)}"
-        yield Row.of(what, "cells/s", rates[-1], workers)
-    fewest = min(map(len, rates))
-    yield Row.of("evaluation: two workers to one", "x", rates[1][:fewest] / rates[0][:fewest], max(WORKERS), above=1.9)
+        yield Row.of(what, "cells/s", rates[workers], workers)
+    yield Row.of("evaluation: two workers to one", "x", rates[2] / rates[1], max(WORKERS), above=1.9)
 
 
 @contextlib.contextmanager
