@@ -113,3 +113,4 @@ def test_up_starts_what_does_not_run_and_down_ends_it_all(cluster, until):
     cluster.down()
     until(lambda: not any(map(lives, members)), seconds=20)
     assert processes(cluster) == {}
+    assert "database system is shut down" in (cluster.folder / "postgres.log").read_text(), "it was asked, not killed"

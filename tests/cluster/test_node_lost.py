@@ -73,7 +73,9 @@ class Sweep:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("trainer", ["inline", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "trainer", [pytest.param("inline", marks=pytest.mark.brief), pytest.param("ray", marks=pytest.mark.long)]
+)
 def test_a_sweep_finishes_without_a_node_and_to_the_same_bits(three, tmp_path, until, tell_fault, trainer):
     cluster = three()
     undisturbed, disturbed = (Sweep(cluster, tmp_path / name, trainer) for name in ("undisturbed", "disturbed"))

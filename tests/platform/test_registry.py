@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -90,6 +91,23 @@ def test_a_checkpoint_is_registered_once(trained, version):
     assert register(store, chosen, run_id, model_card(chosen), {}) == version
     rows = registered(config.storage)
     assert [(row["name"], row["version"], row["aliases"]) for row in rows] == [("tiny", version, "candidate")]
+
+
+def test_many_set_the_same_tag_and_alias_at_once(trained, version):
+    """One of them inserts it, the others find it there."""
+    config, store, *_ = trained
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: Store(config.storage), range(8)))
+        for trial in range(10):
+            writes = [pool.submit(one.tag_version, "tiny", version, f"tag {trial}", "value") for one in stores]
+            writes += [pool.submit(one.set_alias, "tiny", f"alias-{trial}", version) for one in stores]
+            for write in writes:
+                write.result()
+    found = store.client.get_model_version("tiny", str(version))
+    assert [found.tags[f"tag {trial}"] for trial in range(10)] == ["value"] * 10
+    for trial in range(10):
+        assert f"alias-{trial}" in found.aliases
+        store.client.delete_registered_model_alias("tiny", f"alias-{trial}")
 
 
 def test_every_kind_of_reference_finds_the_same_model(trained, version):

@@ -176,9 +176,9 @@ def track(
         run_id = store.deliver(folder).run_id or ""
         for label, reference in named:
             for version in versions_of(store, reference):
-                store.client.set_model_version_tag(*version, f"evaluation/{suite}", run_id)
+                store.tag_version(*version, f"evaluation/{suite}", run_id)
                 if "score" in found[label]:
                     score = "{score:.4f} [{low:.4f}, {high:.4f}]".format(**found[label])
-                    store.client.set_model_version_tag(*version, f"{SPLIT}/{suite}", score)
+                    store.tag_version(*version, f"{SPLIT}/{suite}", score)
     except Exception as error:
         console.print(f"MLflow is away ({error}); `mambacl sync` delivers the evaluation later")

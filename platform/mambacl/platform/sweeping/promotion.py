@@ -46,7 +46,7 @@ class Promotion:
     """The versions of a model, while one of them is promoted."""
 
     def __init__(self, store: Store, config: ExperimentConfig) -> None:
-        self.client, self.config, self.name = store.client, config, config.name
+        self.store, self.config, self.name = store, config, config.name
         self.reference = functools.cache(lambda version: find(f"models:/{self.name}/{version}", config.storage))
         self.scores = functools.cache(lambda version: scores(config, f"version {version}", self.reference(version)))
         self.sign = 1 if higher_is_better(config.task.output) else -1
@@ -84,7 +84,7 @@ class Promotion:
     def champion(self) -> int | None:
         """The version that has the alias."""
         try:
-            return int(self.client.get_model_version_by_alias(self.name, CHAMPION).version)
+            return int(self.store.client.get_model_version_by_alias(self.name, CHAMPION).version)
         except MlflowException as error:
             if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
                 raise
@@ -92,7 +92,7 @@ class Promotion:
 
     def claims(self) -> dict[int, str]:
         """Which versions were found better than the champion of their time, and when."""
-        found = self.client.search_model_versions(f"name = '{self.name}'")
+        found = self.store.client.search_model_versions(f"name = '{self.name}'")
         return {int(version.version): version.tags[CLAIM] for version in found if CLAIM in version.tags}
 
     def crown(self, version: int, before: int | None) -> None:
@@ -100,7 +100,7 @@ class Promotion:
         if before is not None:
             self.tag(version, "promotion.replaced", self.told(before, version, before))
             self.tag(before, "promotion.replaced_by", self.told(version, version, before))
-        self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
+        self.store.set_alias(self.name, CHAMPION, version)
 
     def told(self, other: int, winner: int, loser: int) -> str:
         """For a tag: the other version, when, and winner minus loser."""
@@ -109,7 +109,7 @@ class Promotion:
         )
 
     def tag(self, version: int, key: str, value: str) -> None:
-        self.client.set_model_version_tag(self.name, str(version), key, value)
+        self.store.tag_version(self.name, version, key, value)
 
     def difference(self, ours: int, theirs: int) -> Interval:
         """One version minus another, on promotion's episodes."""

@@ -66,7 +66,7 @@ def register(
     _ensure_model(store, name)
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.tags.get("mambacl.sha256") == chosen.sha256:
-            client.set_registered_model_alias(name, CANDIDATE, str(known.version))
+            store.set_alias(name, CANDIDATE, known.version)
             return int(known.version)
     experiment = store.experiment(config.name)
     logged = client.create_logged_model(
@@ -95,7 +95,7 @@ def register(
     client.set_logged_model_tags(
         logged.model_id, {"mlflow.modelVersions": json.dumps([{"name": name, "version": number}])}
     )
-    client.set_registered_model_alias(name, CANDIDATE, str(number))
+    store.set_alias(name, CANDIDATE, number)
     return number
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlencode
@@ -178,6 +178,23 @@ class Store:
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
         self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def tag_version(self, name: str, version: str | int, key: str, value: str) -> None:
+        """Set a tag of a model's version."""
+        _twice(lambda: self.client.set_model_version_tag(name, str(version), key, value))
+
+    def set_alias(self, name: str, alias: str, version: str | int) -> None:
+        """Give an alias of a model to one of its versions."""
+        _twice(lambda: self.client.set_registered_model_alias(name, alias, str(version)))
+
+
+def _twice(write: Callable[[], object]) -> None:
+    """Once more where it fails: MLflow looks whether a row is there and then inserts it, which fails where somebody else
+    inserts it in between; it is there at the second look."""
+    try:
+        write()
+    except MlflowException:
+        write()
 
 
 def _opened(uri: str) -> MlflowClient:
