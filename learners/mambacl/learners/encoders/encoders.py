@@ -12,8 +12,9 @@ from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
 IMAGES = 256
-"""That many at a time on the CPU, so that what lies between two convolutions fits in its cache. With thousands at once, a forward
-pass takes four times as long, and training twice."""
+"""That many at a time on a CPU with one thread, so that what lies between two convolutions fits in its cache. With thousands at
+once a forward pass takes a third longer, and four times as long where malloc gives large blocks back. Several threads have too
+little to do with so few."""
 
 
 def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Module:
@@ -58,7 +59,7 @@ class Cnn(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(IMAGES) if x.is_cpu else [x]
+        parts = x.split(IMAGES) if x.is_cpu and torch.get_num_threads() == 1 else [x]
         return self.norm(self.project(torch.cat([self._convolved(part) for part in parts])))
 
     def _convolved(self, x: Tensor) -> Tensor:
