@@ -104,7 +104,7 @@ def processes(ancestor: int) -> dict[int, str]:
     """Command lines of all that a process started, itself or through others, by their ids."""
     lines = {}
     for process in psutil.Process(ancestor).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # ended meanwhile
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
             lines[process.pid] = shlex.join(process.cmdline())
     return lines
 
