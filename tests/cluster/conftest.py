@@ -117,10 +117,11 @@ def kill_all(ancestor: int) -> None:
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_for(lambda: not any(map(_lives, family)))
+    wait_for(lambda: not any(map(lives, family)))
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -159,6 +160,12 @@ def processes_of():
 def kill_with_all():
     """A function that kills a process with all that it started."""
     return kill_all
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """A function that says whether a process runs."""
+    return lives
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -94,14 +95,7 @@ def test_nobody_else_reads_its_secrets(cluster):
         assert not any(word in line for word in words), "every user of a machine can list command lines"
 
 
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_up_starts_what_does_not_run_and_down_ends_it_all(cluster, until):
+def test_up_starts_what_does_not_run_and_down_ends_it_all(cluster, until, runs):
     before = processes(cluster)
     assert list(before) == ["postgres", "mlflow", "head", "worker-1"]
     cluster.kill("worker-1")
@@ -109,8 +103,8 @@ def test_up_starts_what_does_not_run_and_down_ends_it_all(cluster, until):
     after = processes(cluster)
     assert after.pop("worker-1") != before.pop("worker-1")
     assert after == before
-    members = {pid for process in processes(cluster).values() for pid in group(process["pid"])}
+    members = [psutil.Process(pid) for process in processes(cluster).values() for pid in group(process["pid"])]
     cluster.down()
-    until(lambda: not any(map(lives, members)), seconds=20)
+    until(lambda: not any(map(runs, members)), seconds=20)
     assert processes(cluster) == {}
     assert "database system is shut down" in (cluster.folder / "postgres.log").read_text(), "it was asked, not killed"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -23,3 +24,11 @@ def assert_same_from_cache(tmp_path):
         assert compiled == loaded
 
     return check
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's threads for the length of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -7,9 +7,10 @@ from mambacl import tasks
 from mambacl.learners.encoders.encoders import IMAGES, build_encoder
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_many_images_are_the_same_as_each_alone(threads):
+@pytest.mark.parametrize("number", [1, 2])
+def test_many_images_are_the_same_as_each_alone(number, threads):
     """With one thread they go through in parts."""
+    threads(number)
     spec = tasks.build({"name": "glyphs", "tasks": 2, "shots": 1, "queries": 1}).spec
     torch.manual_seed(0)
     encoder = build_encoder(None, spec, 8).double()
@@ -20,10 +21,7 @@ def test_many_images_are_the_same_as_each_alone(threads):
         loss = (answers * weight).sum()
         return [answers, *torch.autograd.grad(loss, list(encoder.parameters()))]
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     together, alone = results(encoder(images)), results(torch.cat([encoder(image[None]) for image in images]))
-    torch.set_num_threads(before)
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other)
     assert encoder(images[:0]).shape == (0, 8)

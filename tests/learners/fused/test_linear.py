@@ -40,16 +40,13 @@ def test_gradients_of_gradients():
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_same_bits_for_any_number_of_threads(threads):
     x, weight = torch.randn(3200, 128, requires_grad=True), torch.randn(256, 128, requires_grad=True)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            y = linear(x, weight)
-            results.append((y, *torch.autograd.grad(y.square().sum(), (x, weight))))
-    finally:
-        torch.set_num_threads(before)
+    results = []
+    for number in (1, 2):
+        threads(number)
+        y = linear(x, weight)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (x, weight))))
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
 

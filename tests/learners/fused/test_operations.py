@@ -117,16 +117,12 @@ def test_inputs_of_any_layout(case):
 
 
 @cases
-def test_same_bits_for_any_number_of_threads(case, monkeypatch):
+def test_same_bits_for_any_number_of_threads(case, monkeypatch, threads):
     monkeypatch.setattr(operation, "SMALL", 0)
-    before = torch.get_num_threads()
     inputs, results = case.inputs(3, 300, 300 if "images" not in case.shapes.__name__ else 8, torch.float32), []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            results.append(outputs_and_gradients(case.operation, inputs, **case.settings))
-    finally:
-        torch.set_num_threads(before)
+    for number in (1, 2):
+        threads(number)
+        results.append(outputs_and_gradients(case.operation, inputs, **case.settings))
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
 

@@ -68,11 +68,3 @@ def results() -> Callable[..., dict[str, Tensor]]:
 @pytest.fixture(scope="session")
 def assert_close() -> Callable[..., None]:
     return _assert_close
-
-
-@pytest.fixture
-def threads():
-    """Sets torch's threads for the length of a test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
