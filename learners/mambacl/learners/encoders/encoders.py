@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
-from mambacl.learners.fused import Linear, RMSNorm, group_norm
+from mambacl.learners.fused import Linear, RMSNorm, conv, group_norm
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
@@ -68,7 +68,7 @@ class Cnn(nn.Module):
         x = as_float(x, self.project.weight.dtype).contiguous(memory_format=layout)
         layers = list(self.convolutions)
         for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
-            x = group_norm(convolution(x), norm, relu=norm is not layers[-1])  # type: ignore[arg-type]
+            x = group_norm(conv(x, convolution.weight), norm, relu=norm is not layers[-1])  # type: ignore[arg-type]
         return x.flatten(1)
 
 

@@ -7,12 +7,14 @@ Legend: B episodes, L tokens, E channels, W filter width, R rows.
     gate        y * silu(z) (gate.py)
     softplus    of a sum with a bias (softplus.py)
     rms_norm    root-mean-square normalisation (norm.py)
+    conv        convolution of images, 3 x 3 with stride 2 (conv.py)
     group_norm  group normalisation, with the ReLU behind it (group_norm.py)
 
 Each stands beside its definition in plain torch, which runs wherever the fast path does not: on GPUs, in other dtypes than
 float32 and float64, under torch.func, torch.compile and autocast, without numba, and for gradients of gradients.
 """
 
+from mambacl.learners.fused.conv import conv
 from mambacl.learners.fused.gate import gate
 from mambacl.learners.fused.group_norm import group_norm
 from mambacl.learners.fused.linear import Linear, linear
@@ -20,4 +22,4 @@ from mambacl.learners.fused.norm import RMSNorm, rms_norm
 from mambacl.learners.fused.short_conv import short_conv
 from mambacl.learners.fused.softplus import softplus
 
-__all__ = ["Linear", "RMSNorm", "gate", "group_norm", "linear", "rms_norm", "short_conv", "softplus"]
+__all__ = ["Linear", "RMSNorm", "conv", "gate", "group_norm", "linear", "rms_norm", "short_conv", "softplus"]

@@ -1,6 +1,6 @@
 """Fused loops of `mambacl.learners.fused` and their adjoints, compiled by numba.
 
-Legend: B episodes, L tokens, W filter width, E channels, R rows, D width, I items of work.
+Legend: B episodes or images, L tokens, W filter width, E and C channels, R rows, D width, I items of work.
 
 A call does one share of the items. Sums over several items are kept apart by item, which depends on shapes alone: results
 have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
@@ -303,3 +303,27 @@ def group_norm_adjoint(
             along *= inverse / real(len(x_S))
             for s in range(len(x_S)):
                 dx_S[s] = inverse * (dx_S[s] - level - (x_S[s] - mean) * along)
+
+
+# ---- gradient of the images of a convolution of 3 x 3 and stride 2 ---------------------------------------------------
+
+
+@njit(cache=True, **FAST)
+def add_patches(share, shares, patches_BHWKS, dx_BCHW):
+    """Each output's patch, of K rows of S numbers (pixels x channels), goes where the output has met the image."""
+    B, C, H, W = dx_BCHW.shape
+    _, h, w, K, S = patches_BHWKS.shape
+    image_HWC = np.empty((2 * h + 1, 2 * w + 1, C), dx_BCHW.dtype)  # with the zeros above it and to its left
+    image_HN = image_HWC.reshape(2 * h + 1, -1)
+    for i in range(share * B // shares, (share + 1) * B // shares):  # one after another: they are large
+        image_HN[:] = 0
+        for a in range(h):
+            for b in range(w):
+                for k in range(K):
+                    row_S, patch_S = image_HN[2 * a + k, 2 * b * C :], patches_BHWKS[i, a, b, k]
+                    for s in range(S):
+                        row_S[s] += patch_S[s]
+        for c in range(C):
+            for y in range(H):
+                for x in range(W):
+                    dx_BCHW[i, c, y, x] = image_HWC[y + 1, x + 1, c]
