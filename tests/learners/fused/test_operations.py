@@ -130,7 +130,8 @@ def test_same_bits_for_any_number_of_threads(case, monkeypatch, threads):
         threads(number)
         results.append(outputs_and_gradients(case.operation, inputs, **case.settings))
     if case.operation is _conv:
-        results = [found[:-1] for found in results]  # the filters' gradient is torch's, whose sums depend on its threads
+        # the filters' gradient is torch's, whose sums depend on its threads
+        results = [found[:-1] for found in results]
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
 
