@@ -28,12 +28,11 @@ def episode():
     )
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 @pytest.mark.parametrize("short_conv", [0, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_sequence_learners_train_under_autocast(name, short_conv):
-    """Guards `train.precision: bfloat16`, which Stepper uses on GPUs alone: without a short convolution, whose filters are
-    float32, even more of the tokens are half."""
+    """Guards `train.precision: bfloat16`: without a short convolution, whose filters are float32, even more of the tokens
+    are half."""
     torch.manual_seed(0)
     learner = learners.build({"name": name, "width": 16, "short_conv": short_conv, "positions": "sinusoidal"}, SPEC)
     torch.nn.init.normal_(learner.head.weight)

@@ -59,7 +59,7 @@ class TrainConfig(Config):
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient, or null for any."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of matrix products; bfloat16 takes part on GPUs only, scans stay in float32."""
+    """Factors of matrix products, where the processor multiplies both: GPUs do, and CPUs with AVX512-BF16. Scans stay in float32."""
     curriculum: tuple[StageConfig, ...] = ()
     """Shorter or random episodes first; after the last stage they have the family's size. One stage without an end, such as
     [{tasks: [5, 30]}], trains on random lengths throughout."""

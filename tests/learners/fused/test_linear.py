@@ -29,6 +29,23 @@ def test_values_and_gradients(rows, K, N, bias):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.detach().abs().max()))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_factors_are_half_under_autocast(bias):
+    """Guards `train.precision: bfloat16` on the CPU: the products of the backward pass are half as well, and all is float32."""
+    inputs = [torch.randn(700, 300), torch.randn(64, 300), *([torch.randn(64)] if bias else [])]
+    for x in inputs:
+        x.requires_grad_()
+    dy = torch.randn(700, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = linear(*inputs)
+    exact = linear(*inputs)
+    gradients = zip(torch.autograd.grad(found, inputs, dy), torch.autograd.grad(exact, inputs, dy), strict=True)
+    for half, whole in ((found, exact), *list(gradients)[:2]):
+        assert half.dtype == torch.float32
+        error = (half - whole).norm() / whole.norm()
+        assert 1e-4 < error < 1e-2, "a half has 8 bits"
+
+
 def test_gradients_of_gradients():
     """Guards learners of second order, whose encoder has linear maps."""
     x, weight = torch.randn(300, 100, requires_grad=True), torch.randn(100, 100, requires_grad=True)

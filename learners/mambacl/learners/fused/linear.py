@@ -17,7 +17,10 @@ SMALL = 1 << 21
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., K) times weight (N, K) transposed, plus bias (N,): as torch.nn.functional.linear."""
+    """x (..., K) times weight (N, K) transposed, plus bias (N,): as torch.nn.functional.linear.
+
+    Under autocast, large products of float32 are of factors in half precision, and are float32: what follows is fast there.
+    """
     inputs = [x, weight] if bias is None else [x, weight, bias]
     if x.numel() * len(weight) < SMALL or x.dtype != torch.float32 or plain_torch(inputs) or not fast():
         return F.linear(x, weight, bias)
@@ -38,11 +41,13 @@ def fast() -> bool:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None):
         ctx.save_for_backward(x, weight)
         return _product(x, weight, bias)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor):
         (dy,), (x, weight) = gradients, ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
@@ -58,7 +63,11 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if not torch.is_autocast_enabled("cpu"):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    half = torch.get_autocast_dtype("cpu")
+    factors = x.to(half), weight.to(half), None if bias is None else bias.to(half)
+    return torch.ops.mkldnn._linear_pointwise(*factors, "none", [], "").to(x.dtype)
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):

@@ -23,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def _plain(x: Tensor, weight: Tensor, *, eps: float | None) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)  # of two dtypes it would be slow
 
 
 def _forward(x: Tensor, weight: Tensor, *, eps: float | None) -> Tensor:

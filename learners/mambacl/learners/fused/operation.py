@@ -75,7 +75,6 @@ def plain_torch(inputs: Sequence[Tensor]) -> bool:
         or dtype not in (torch.float32, torch.float64)
         or any(type(x) not in (Tensor, Parameter) or not x.is_cpu or x.dtype != dtype for x in inputs)
         or torch._C._are_functorch_transforms_active()
-        or torch.is_autocast_enabled("cpu")
     )
 
 

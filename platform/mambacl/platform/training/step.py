@@ -107,4 +107,5 @@ class Stepper:
         return torch.tensor(values, dtype=torch.float64), torch.tensor(numbers, dtype=torch.float64)
 
     def _half(self) -> bool:
-        return self.config.train.precision == "bfloat16" and self.worker.device.type == "cuda"
+        possible = self.worker.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        return self.config.train.precision == "bfloat16" and possible
