@@ -16,7 +16,7 @@ from mambacl.learners.scan import team
 Gradients = tuple[Tensor | None, ...]
 
 TINY = 1 << 14  # numbers under which plain torch is faster: a call costs some 10 microseconds more
-SMALL = 1 << 15  # numbers under which a second thread costs more than it brings
+SMALL = 1 << 18  # numbers under which a second thread costs more than it brings
 
 
 @dataclasses.dataclass(frozen=True)

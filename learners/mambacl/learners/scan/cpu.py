@@ -31,7 +31,7 @@ from mambacl.learners.scan.kernels import (
 )
 from mambacl.learners.scan.shapes import check, check_first_order
 
-SMALL = 1 << 17  # B x L x E x N under which a second thread costs more than it brings
+SMALL = 1 << 18  # B x L x E x N under which a second thread costs more than it brings
 PARTS = 64  # partial sums of gradients in a call, and so the most threads that backward can use
 
 
