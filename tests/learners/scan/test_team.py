@@ -25,6 +25,21 @@ def test_others_help():
     team.run(barrier.wait, 2)
 
 
+@pytest.mark.skipif(team._library is None, reason="no libgomp here")
+def test_openmps_threads_are_known_to_python_for_good():
+    """Guards the time of a call: Python keeps what belongs to a thread only while it knows the thread."""
+    barrier, own, seen = threading.Barrier(2, timeout=10), threading.local(), []
+
+    def work():
+        barrier.wait()
+        seen.append(hasattr(own, "met"))
+        own.met = True
+
+    for _ in range(2):
+        team.run(work, 2)
+    assert seen == [False, False, True, True]
+
+
 @pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_error_arrives(number):

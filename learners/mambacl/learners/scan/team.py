@@ -10,6 +10,7 @@ threading layers have rules of their own: workqueue dies of two callers at once,
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,10 @@ def _openmp() -> ctypes.CDLL | None:
 
 
 _library = _openmp()
+
+_stay = threading.local()
+"""Of each thread that has entered Python once more than it leaves. It is known there until it ends: to get to know it and to forget
+it at every call takes twenty microseconds and a page of memory, which all processors must hear of."""
 
 
 def _forget_openmp() -> None:
@@ -60,6 +65,8 @@ def run(work: Callable[[], None], threads: int) -> None:
         errors: list[BaseException] = []
 
         def member(_: object) -> None:
+            if not hasattr(_stay, "state"):
+                _stay.state = ctypes.pythonapi.PyGILState_Ensure()
             try:
                 work()
             except BaseException as error:  # an error cannot pass through OpenMP
