@@ -11,7 +11,7 @@ Legend: B episodes, L tokens, E channels, W filter width, R rows.
     group_norm  group normalisation, with the ReLU behind it (group_norm.py)
 
 Each stands beside its definition in plain torch, which runs wherever the fast path does not: on GPUs, in other dtypes than
-float32 and float64, under torch.func, torch.compile and autocast, without numba, and for gradients of gradients.
+float32 and float64, under torch.func and torch.compile, without numba, and for gradients of gradients.
 """
 
 from mambacl.learners.fused.conv import conv
