@@ -2,7 +2,7 @@
 
 Legend: B episodes or images, L tokens, W filter width, E and C channels, R rows, D width, I items of work.
 
-A call does one share of the items. Sums over several items are kept apart by item, which depends on shapes alone: results
+A call does the items from `begin` to `end`. Sums over several items are kept apart by item, which depends on shapes alone: results
 have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
 
 Everything numba compiles here is in this file: its cache does not notice changes of files imported there.
@@ -73,19 +73,13 @@ def _sigmoid(x, zero, one):
     return (e if x < zero else one) / (one + e)
 
 
-@njit(**INNER)
-def _own(share, shares, items):
-    """First of the items of a share, and the one after its last: what follows in memory is fetched ahead."""
-    return share * items // shares, (share + 1) * items // shares
-
-
 # ---- elementwise ----------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, **FAST)
-def gate(share, shares, block, y_R, z_R, out_R):
+def gate(begin, end, block, y_R, z_R, out_R):
     zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
-    for item in range(*_own(share, shares, -(-len(y_R) // block))):
+    for item in range(begin, end):
         start, stop = item * block, (item + 1) * block
         y, z, out = y_R[start:stop], z_R[start:stop], out_R[start:stop]
         for r in range(len(y)):
@@ -93,9 +87,9 @@ def gate(share, shares, block, y_R, z_R, out_R):
 
 
 @njit(cache=True, **FAST)
-def gate_adjoint(share, shares, block, d_out_R, y_R, z_R, dy_R, dz_R):
+def gate_adjoint(begin, end, block, d_out_R, y_R, z_R, dy_R, dz_R):
     zero, one = y_R.dtype.type(0), y_R.dtype.type(1)
-    for item in range(*_own(share, shares, -(-len(y_R) // block))):
+    for item in range(begin, end):
         start, stop = item * block, (item + 1) * block
         d_out, y, z, dy, dz = d_out_R[start:stop], y_R[start:stop], z_R[start:stop], dy_R[start:stop], dz_R[start:stop]
         for r in range(len(y)):
@@ -108,9 +102,9 @@ def gate_adjoint(share, shares, block, d_out_R, y_R, z_R, dy_R, dz_R):
 
 
 @njit(cache=True, **FAST)
-def softplus(share, shares, rows, x_RE, bias_E, y_RE):
+def softplus(begin, end, rows, x_RE, bias_E, y_RE):
     zero, high = x_RE.dtype.type(0), x_RE.dtype.type(20)
-    for item in range(*_own(share, shares, -(-len(x_RE) // rows))):
+    for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
             x_E, y_E = x_RE[r], y_RE[r]
             for e in range(len(bias_E)):
@@ -120,9 +114,9 @@ def softplus(share, shares, rows, x_RE, bias_E, y_RE):
 
 
 @njit(cache=True, **FAST)
-def softplus_adjoint(share, shares, rows, dy_RE, x_RE, bias_E, dx_RE, d_bias_IE):
+def softplus_adjoint(begin, end, rows, dy_RE, x_RE, bias_E, dx_RE, d_bias_IE):
     zero, one, high = x_RE.dtype.type(0), x_RE.dtype.type(1), x_RE.dtype.type(20)
-    for item in range(*_own(share, shares, -(-len(x_RE) // rows))):
+    for item in range(begin, end):
         d_bias_E = d_bias_IE[item]
         for r in range(item * rows, min((item + 1) * rows, len(x_RE))):
             dy_E, x_E, dx_E = dy_RE[r], x_RE[r], dx_RE[r]
@@ -144,8 +138,8 @@ def _inverse_rms(x_D, eps):
 
 
 @njit(cache=True, **FAST)
-def rms_norm(share, shares, rows, eps, x_RD, weight_D, y_RD):
-    for item in range(*_own(share, shares, -(-len(x_RD) // rows))):
+def rms_norm(begin, end, rows, eps, x_RD, weight_D, y_RD):
+    for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RD))):
             x_D, y_D = x_RD[r], y_RD[r]
             inverse = _inverse_rms(x_D, eps)
@@ -154,9 +148,9 @@ def rms_norm(share, shares, rows, eps, x_RD, weight_D, y_RD):
 
 
 @njit(cache=True, **FAST)
-def rms_norm_adjoint(share, shares, rows, eps, x_RD, weight_D, dy_RD, dx_RD, d_weight_ID):
+def rms_norm_adjoint(begin, end, rows, eps, x_RD, weight_D, dy_RD, dx_RD, d_weight_ID):
     real = x_RD.dtype.type
-    for item in range(*_own(share, shares, -(-len(x_RD) // rows))):
+    for item in range(begin, end):
         d_weight_D = d_weight_ID[item]
         for r in range(item * rows, min((item + 1) * rows, len(x_RD))):
             x_D, dy_D, dx_D = x_RD[r], dy_RD[r], dx_RD[r]
@@ -189,11 +183,11 @@ def _convolve(x_LE, state_PE, weight_WE, bias_E, t, start, stop, y_E):
 
 
 @njit(cache=True, **FAST)
-def short_conv(share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y_BLE):
-    B, L, E = x_BLE.shape
+def short_conv(begin, end, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y_BLE):
+    _, L, E = x_BLE.shape
     tiles = -(-E // tile)
     zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
-    for item in range(*_own(share, shares, B * tiles)):
+    for item in range(begin, end):
         i, start = item // tiles, item % tiles * tile
         stop = min(start + tile, E)
         for t in range(L):
@@ -206,15 +200,15 @@ def short_conv(share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y
 
 @njit(cache=True, **FAST)
 def short_conv_adjoint(
-    share, shares, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, dy_BLE, d_after_BPE,
+    begin, end, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, dy_BLE, d_after_BPE,
     dx_BLE, d_state_BPE, d_weight_BWE, d_bias_BE,
 ):  # fmt: skip
     """Fills dx and adds to all others. The convolution before the SiLU is computed again."""
-    B, L, E = x_BLE.shape
+    _, L, E = x_BLE.shape
     past, tiles = state_BPE.shape[1], -(-E // tile)
     zero, one = bias_E.dtype.type(0), bias_E.dtype.type(1)
     space_E = np.empty(tile, bias_E.dtype)
-    for item in range(*_own(share, shares, B * tiles)):
+    for item in range(begin, end):
         i, start = item // tiles, item % tiles * tile
         stop = min(start + tile, E)
         dz_E, d_bias_E = space_E[: stop - start], d_bias_BE[i, start:stop]
@@ -268,9 +262,9 @@ def _statistics(x_S, eps):
 
 
 @njit(cache=True, **FAST)
-def group_norm(share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
+def group_norm(begin, end, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
     zero = x_RS.dtype.type(0)
-    for item in range(*_own(share, shares, -(-len(x_RS) // rows))):
+    for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
             x_S, y_S, weight_S, bias_S = x_RS[r], y_RS[r], weight_GS[r % len(weight_GS)], bias_GS[r % len(bias_GS)]
             mean, inverse = _statistics(x_S, eps)
@@ -280,12 +274,10 @@ def group_norm(share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
 
 
 @njit(cache=True, **FAST)
-def group_norm_adjoint(
-    share, shares, rows, eps, relu, x_RS, weight_GS, bias_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS
-):
+def group_norm_adjoint(begin, end, rows, eps, relu, x_RS, weight_GS, bias_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS):
     real = x_RS.dtype.type
     zero = real(0)
-    for item in range(*_own(share, shares, -(-len(x_RS) // rows))):
+    for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
             x_S, dy_S, dx_S, g = x_RS[r], dy_RS[r], dx_RS[r], r % len(weight_GS)
             weight_S, bias_S, d_weight_S, d_bias_S = (
@@ -315,13 +307,13 @@ def group_norm_adjoint(
 
 
 @njit(cache=True, **FAST)
-def add_patches(share, shares, patches_BHWKS, dx_BCHW):
+def add_patches(begin, end, patches_BHWKS, dx_BCHW):
     """Each output's patch, of K rows of S numbers (pixels x channels), goes where the output has met the image."""
-    B, C, H, W = dx_BCHW.shape
+    _, C, H, W = dx_BCHW.shape
     _, h, w, K, S = patches_BHWKS.shape
     image_HWC = np.empty((2 * h + 1, 2 * w + 1, C), dx_BCHW.dtype)  # with the zeros above it and to its left
     image_HN = image_HWC.reshape(2 * h + 1, -1)
-    for i in range(*_own(share, shares, B)):
+    for i in range(begin, end):
         image_HN[:] = 0
         for a in range(h):
             for b in range(w):

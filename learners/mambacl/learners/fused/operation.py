@@ -95,4 +95,4 @@ def run(name: str, items: int, *arguments: Tensor | float) -> None:
     kernel = getattr(kernels(), name)
     arrays = [x.detach().numpy() if isinstance(x, Tensor) else x for x in arguments]
     largest = max(x.numel() for x in arguments if isinstance(x, Tensor))
-    team.share_out(lambda: lambda share, shares: kernel(share, shares, *arrays), items, largest > SMALL)
+    team.share_out(lambda: lambda begin, end: kernel(begin, end, *arrays), items, largest > SMALL)

@@ -207,7 +207,7 @@ def _run(kernel: Callable[..., None], want: int, items: int, *tensors: Tensor) -
         space = [_vectors(u_BLE, TILE * CHUNK * TOKEN), _vectors(u_BLE, TILE * len(rate_NE) * ENTRY)]
         if kernel is kernels.backward:
             space += _vectors(u_BLE, (CHUNK + 1) * STEP * BLOCK), _vectors(u_BLE, CHUNK * SUM * BLOCK)
-        return lambda share, shares: kernel(share, shares, want, *space, *arrays)
+        return lambda begin, end: kernel(begin, end, want, *space, *arrays)
 
     team.share_out(worker, items, u_BLE.size * len(rate_NE) > SMALL)
 

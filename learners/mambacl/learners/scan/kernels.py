@@ -451,15 +451,15 @@ def _store_gradients_of_tokens(tokens, u, D, du, ddelta, dD, dD_first, first, st
             store(dD, sum_, 0, load(dD, sum_) + dy * value)
 
 
-# ---- the two kernels; a call does one share of all tiles ------------------------------------------------------------
+# ---- the two kernels; a call does the tiles, or groups of tiles, from `begin` to `end` -------------------------------
 
 
 @njit(cache=True, **FAST)
-def forward(share, shares, want, tokens, entries, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE):
+def forward(begin, end, want, tokens, entries, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BNE, h_BKNE, y_BLE):
     """Moves h from the beginning to the end; fills y unless STATE is wanted, and h before each chunk if K > 0."""
-    (B, L, _), V = u_BLE.shape, u_BLE.shape[2] * u_BLE.itemsize // REGISTER
+    (_, L, _), V = u_BLE.shape, u_BLE.shape[2] * u_BLE.itemsize // REGISTER
     N, K, tiles = len(rate_NE), h_BKNE.shape[1], -(-V // TILE)
-    for item in range(share, B * tiles, shares):
+    for item in range(begin, end):
         i, start = item // tiles, item % tiles * TILE
         vectors = min(TILE, V - start)
         _load_entries(entries, RATE, rate_NE, start, V, vectors, N)
@@ -489,7 +489,7 @@ def forward(share, shares, want, tokens, entries, u_BLE, delta_BLE, rate_NE, B_B
 
 @njit(cache=True, **FAST)
 def backward(
-    share, shares, want, tokens, entries, steps, sums, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BKNE,
+    begin, end, want, tokens, entries, steps, sums, u_BLE, delta_BLE, rate_NE, B_BLN, C_BLN, D_E, h_BKNE,
     dy_BLE, du_BLE, ddelta_BLE, dA_BNE, dB_GBLN, dC_GBLN, dD_BE, dh_BNE,
 ):  # fmt: skip
     """Moves dh from the end to the beginning, fills du and ddelta, adds to all else. Queries ask the state at K = 0."""
@@ -497,7 +497,7 @@ def backward(
     N, K, G = len(rate_NE), h_BKNE.shape[1], len(dB_GBLN)
     group = -(-V // (TILE * G)) * TILE
     zero = row(u_BLE, u_BLE.dtype.type(0))
-    for item in range(share, B * G, shares):
+    for item in range(begin, end):
         i, g = item // G, item % G
         for start in range(g * group, min((g + 1) * group, V), TILE):
             vectors, state = min(TILE, V - start), i * N * V + start

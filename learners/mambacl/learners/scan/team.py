@@ -80,8 +80,9 @@ def run(work: Callable[[], None], threads: int) -> None:
 def share_out(worker: Callable[[], Callable[[int, int], None]], items: int, large: bool) -> None:
     """Do all items of a call, on as many threads as torch has if it is large.
 
-    worker: called once on each thread, for what does a share there, from its number and that of all shares. Which thread takes
-    which share makes no difference to a result if no two items write to the same place.
+    worker: called once on each thread, for what does there the items from one number to another. They follow each other, so that
+    what lies side by side in memory is fetched ahead. Which thread takes which makes no difference to a result if no two items
+    write to the same place.
     """
     threads = max(1, min(torch.get_num_threads(), items)) if large else 1
     shares = min(SHARES * threads, items) if threads > 1 else 1
@@ -90,6 +91,6 @@ def share_out(worker: Callable[[], Callable[[int, int], None]], items: int, larg
     def work() -> None:
         do = worker()
         for share in todo:
-            do(share, shares)
+            do(items * share // shares, items * (share + 1) // shares)
 
     run(work, threads)
