@@ -98,6 +98,25 @@ def gate_adjoint(begin, end, block, d_out_R, y_R, z_R, dy_R, dz_R):
             dz[r] = d_out[r] * y[r] * (s * (one + z[r] * (one - s)))
 
 
+# ---- matrices -------------------------------------------------------------------------------------------------------
+
+LINE = 16  # numbers of a cache line, which are written together
+
+
+@njit(cache=True, **FAST)
+def transpose(begin, end, rows, x_RD, out_DR):
+    R, D = x_RD.shape
+    for first in range(begin * rows, min(end * rows, R), LINE):
+        if first + LINE <= R:
+            for d in range(D):
+                for r in range(LINE):
+                    out_DR[d, first + r] = x_RD[first + r, d]
+        else:
+            for d in range(D):
+                for r in range(first, R):
+                    out_DR[d, r] = x_RD[r, d]
+
+
 # ---- rows with parameters a channel ---------------------------------------------------------------------------------
 
 

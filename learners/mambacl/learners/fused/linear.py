@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from mambacl.learners.fused.operation import plain_torch
+from mambacl.learners.fused.operation import Operation, plain_torch, run
 
 SMALL = 1 << 21
 """R x K x N under which a call costs more than the product."""
+
+ROWS = 64
+"""Rows of an item of work, where a matrix is transposed."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,9 +59,9 @@ class _Linear(torch.autograd.Function):
         dx = linear(dy, weight.t()) if need_x else None
         d_weight = None
         if need_weight:
-            # oneDNN copies its first factor unless it is contiguous: the smaller one is first.
+            # oneDNN takes its first factor contiguous, the second one as it is: the smaller one is first.
             smaller = x.shape[-1] < len(weight)
-            d_weight = linear(rows.t(), d_rows.t()).t() if smaller else linear(d_rows.t(), rows.t())
+            d_weight = linear(_transposed(rows), d_rows.t()).t() if smaller else linear(_transposed(d_rows), rows.t())
         return dx, d_weight, d_rows.sum(0) if need_bias else None
 
 
@@ -69,6 +72,15 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     factors = x.to(half), weight.to(half), None if bias is None else bias.to(half)
     return torch.ops.mkldnn._linear_pointwise(*factors, "none", [], "").to(x.dtype)
 
+
+def _transpose(x: Tensor) -> Tensor:
+    out = x.new_empty(x.shape[::-1])
+    run("transpose", -(-len(x) // ROWS), ROWS, x, out)
+    return out
+
+
+_transposed = Operation(lambda x: x.t().contiguous(), _transpose, lambda dy, x: (_transpose(dy),))
+"""A matrix, transposed in memory, too. torch's own copy is one thread's, and slower."""
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
 

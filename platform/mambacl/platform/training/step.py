@@ -44,9 +44,9 @@ class Stepper:
         """
         worker, train = self.worker, self.config.train
         seed = (self.config.seed << 40) + (step << 12)
-        torch.manual_seed(seed)
+        worker.seed(seed)
         self.learner.before_step(step)
-        torch.manual_seed(seed + worker.rank)
+        worker.seed(seed + worker.rank)
         own = worker.share(indices)
         passing = generator(self.config.seed, "state passing", step).random() < train.state_passing
         sums = torch.zeros(len(METRICS), dtype=torch.float64)

@@ -19,6 +19,13 @@ class Worker:
         """This worker's part of a batch of episode numbers; parts differ by at most one."""
         return indices[self.rank :: self.size]
 
+    def seed(self, number: int) -> None:
+        """Seed the global random numbers that this worker draws. torch.manual_seed also makes a note for each kind of device that
+        is not there, with a traceback: 0.2 ms a call."""
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+
     def total(self, values: Tensor) -> Tensor:
         """Sum over all workers."""
         if self.size > 1:
