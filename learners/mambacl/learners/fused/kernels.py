@@ -8,14 +8,18 @@ have equal bits for any number of threads. Inner loops run over contiguous numbe
 Everything numba compiles here is in this file: its cache does not notice changes of files imported there.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
+from numba.extending import intrinsic as typed_intrinsic
 from numba.extending import overload
 
 # No flag lets the compiler assume away NaN or infinity. `reassoc` is for sums over a row.
 FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc"}, "error_model": "numpy", "nogil": True}
+intrinsic = cast(Callable[[Callable[..., Any]], Any], typed_intrinsic)  # callers give no typing context
 INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 
 
@@ -100,21 +104,57 @@ def gate_adjoint(begin, end, block, d_out_R, y_R, z_R, dy_R, dz_R):
 
 # ---- matrices -------------------------------------------------------------------------------------------------------
 
-LINE = 16  # numbers of a cache line, which are written together
+SIDE = 16  # of a block that is transposed in registers
+
+
+@intrinsic
+def _transpose_block(typing_context, x, first, stride, out, to, step):
+    """Of SIDE x SIDE numbers, from x, where rows are `stride` apart, to out, where columns are `step` apart."""
+
+    def generate(context, builder, signature, arguments):
+        x_, first, stride, out_, to, step = arguments
+        vector = ir.VectorType(context.get_value_type(x.dtype), SIDE).as_pointer()
+        align = x.dtype.bitwidth // 8
+
+        def address(kind, array, index):
+            return builder.bitcast(builder.gep(context.make_array(kind)(context, builder, array).data, [index]), vector)
+
+        rows = []
+        for _ in range(SIDE):
+            rows.append(builder.load(address(x, x_, first), align=align))
+            first = builder.add(first, stride)
+        half = SIDE
+        while half := half // 2:  # the upper right quarter and the lower left one change places, in each quarter again
+            upper = [lane + (SIDE - half if lane & half else 0) for lane in range(SIDE)]
+            lower = [lane + (SIDE if lane & half else half) for lane in range(SIDE)]
+            for row in range(SIDE):
+                if not row & half:
+                    pair = rows[row], rows[row + half]
+                    rows[row], rows[row + half] = (_shuffle(builder, *pair, lanes) for lanes in (upper, lower))
+        for column in rows:
+            builder.store(column, address(out, out_, to), align=align)
+            to = builder.add(to, step)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, out, types.intp, types.intp), generate
+
+
+def _shuffle(builder, x, y, lanes):
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 @njit(cache=True, **FAST)
-def transpose(begin, end, rows, x_RD, out_DR):
-    R, D = x_RD.shape
-    for first in range(begin * rows, min(end * rows, R), LINE):
-        if first + LINE <= R:
-            for d in range(D):
-                for r in range(LINE):
-                    out_DR[d, first + r] = x_RD[first + r, d]
-        else:
-            for d in range(D):
-                for r in range(first, R):
-                    out_DR[d, r] = x_RD[r, d]
+def transpose(begin, end, rows, D, x, out):
+    R = len(x) // D
+    blocks = D - D % SIDE
+    for item in range(begin, end):
+        start, stop = item * rows, min((item + 1) * rows, R)
+        for d in range(0, blocks, SIDE):
+            for r in range(start, stop - SIDE + 1, SIDE):
+                _transpose_block(x, r * D + d, D, out, d * R + r, R)
+        for d in range(D):
+            for r in range(start if d >= blocks else stop - (stop - start) % SIDE, stop):
+                out[d * R + r] = x[r * D + d]
 
 
 # ---- rows with parameters a channel ---------------------------------------------------------------------------------
