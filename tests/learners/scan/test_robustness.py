@@ -13,14 +13,40 @@ LARGE = (2, 40, 300, 8)  # enough work for several threads
 
 
 @numba.njit
-def power(x):
+def of_numbers(x):
     y = np.empty_like(x)
     for i in range(x.size):
         y[i] = kernels.exp2(x[i])
     return y
 
 
-def test_float32_exponential_is_accurate():
+@numba.njit
+def of_whole_vectors(x, lanes):
+    y = np.empty_like(x)
+    for i in range(x.size // lanes):
+        kernels.store(y, i, 0, kernels.exp2(kernels.load(x, i)))
+    return y
+
+
+def of_vectors(x):
+    lanes = kernels.REGISTER // x.itemsize
+    return of_whole_vectors(np.pad(x, (0, -x.size % lanes)), lanes)[: x.size]
+
+
+@pytest.fixture(params=[of_numbers, of_vectors])
+def power(request):
+    """exp2 of an array, number by number or as kernels take it, for which some processors have instructions of their own."""
+    return request.param
+
+
+def test_exponential_has_the_same_bits_for_vectors():
+    """Guards the instructions that some processors have for it: they are the same function."""
+    for real, last in ((np.float32, 126), (np.float64, 1022)):
+        x = np.linspace(-last, last, 100_003, dtype=real)
+        assert (of_numbers(x) == of_vectors(x)).all()
+
+
+def test_float32_exponential_is_accurate(power):
     """Guards the polynomial: at most two units in the last place over all normal results, exact at whole numbers."""
     x = np.linspace(-126, 127.99, 1_000_003, dtype=np.float32)
     exact = np.exp2(x.astype(np.float64))
@@ -29,7 +55,7 @@ def test_float32_exponential_is_accurate():
     assert (power(whole.astype(np.float32)) == np.ldexp(np.float32(1), whole)).all()
 
 
-def test_float64_exponential_is_accurate():
+def test_float64_exponential_is_accurate(power):
     """The same for float64's series, beside numpy's."""
     x = np.linspace(-1022, 1023.99, 1_000_003)
     exact = np.exp2(x)
@@ -40,7 +66,7 @@ def test_float64_exponential_is_accurate():
     assert np.isnan(power(np.array([np.nan]))).all()
 
 
-def test_float32_exponential_at_its_ends():
+def test_float32_exponential_at_its_ends(power):
     """Guards the bit arithmetic where the exponent of a float ends, and NaN."""
     low = np.array([-127.1, -128, -200, -1e9, -3e38, -np.inf], dtype=np.float32)
     high = np.array([128, 128.1, 129, 500, 1e9, 3e38, np.inf], dtype=np.float32)

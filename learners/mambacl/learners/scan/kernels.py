@@ -55,13 +55,14 @@ INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": 
 # ---- vectors: LLVM cuts a block into registers, and knows how on every processor -------------------------------------
 
 
-def _register_bytes() -> int:
+def _features() -> set[str]:
     context: Any = cpu_target.target_context
-    features = context.codegen().magic_tuple()[2].split(",")
-    return 64 if "+avx512f" in features else 32 if "+avx" in features else 16
+    return set(context.codegen().magic_tuple()[2].split(","))
 
 
-REGISTER = _register_bytes()
+FEATURES = _features()
+REGISTER = 64 if "+avx512f" in FEATURES else 32 if "+avx" in FEATURES else 16
+"""Bytes."""
 
 intrinsic = cast(Callable[[Callable[..., Any]], Any], typed_intrinsic)  # callers give no typing context
 
@@ -278,28 +279,51 @@ def exp2(typing_context, x):
     """2**x of a number or a vector. It errs by up to 1.8 units in the last place, or 2.1 where the processor has no fused
     multiply-adds; in float32 it is 0 up to -127 and inf from 128 on, in float64 0 up to -1023 and inf from 1024 on."""
     bits = x.real.bitwidth if isinstance(x, Vector) else x.bitwidth
+    whole, mantissa, coefficients = _EXP2[bits]
+    high = 1 << (bits - mantissa - 2)
 
-    def generate(context, builder, signature, arguments):
-        (x,) = arguments
-        whole, mantissa, coefficients = _EXP2[bits]
-        if isinstance(x.type, ir.VectorType):
-            whole = ir.VectorType(whole, x.type.count)
+    def constant(kind, value):
+        return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
-        def constant(kind, value):
-            return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+    def polynomial(builder, r):
+        p = constant(r.type, float(coefficients[-1]))
+        for c in coefficients[-2::-1]:
+            p = builder.fadd(builder.fmul(p, r, flags=("contract",)), constant(r.type, float(c)), flags=("contract",))
+        return p
 
-        # a comparison with NaN is false: NaN passes
-        for comparison, limit in (("<", 1 << (bits - mantissa - 2)), (">", 1 - (1 << (bits - mantissa - 2)))):
+    def by_bits(builder, x):
+        """Puts the whole part into the exponent's bits. A comparison with NaN is false: NaN passes."""
+        integer = ir.VectorType(whole, x.type.count) if isinstance(x.type, ir.VectorType) else whole
+        for comparison, limit in (("<", high), (">", 1 - high)):
             limit = constant(x.type, float(limit))
             x = builder.select(builder.fcmp_ordered(comparison, limit, x), limit, x)
         shift = constant(x.type, 1.5 * 2.0**mantissa)
         rounded = builder.fadd(x, shift)
-        r = builder.fsub(x, builder.fsub(rounded, shift))
-        p = constant(x.type, float(coefficients[-1]))
-        for c in coefficients[-2::-1]:
-            p = builder.fadd(builder.fmul(p, r, flags=("contract",)), constant(x.type, float(c)), flags=("contract",))
-        power = builder.shl(builder.bitcast(rounded, whole), constant(whole, mantissa))
-        return builder.bitcast(builder.add(builder.bitcast(p, whole), power), x.type)
+        p = polynomial(builder, builder.fsub(x, builder.fsub(rounded, shift)))
+        power = builder.shl(builder.bitcast(rounded, integer), constant(integer, mantissa))
+        return builder.bitcast(builder.add(builder.bitcast(p, integer), power), x.type)
+
+    def by_avx512(builder, x):
+        """The same bits: AVX-512 has instructions that split a number and that scale one."""
+        control, mask, zero = ir.IntType(32), ir.IntType(x.type.count), constant(x.type, 0.0)
+
+        def call(name, *values, where):
+            """Zero elsewhere. Rounding is in the mode that is set."""
+            values = (*values, zero, where, control(4))
+            kind = ir.FunctionType(x.type, [value.type for value in values])
+            name = f"llvm.x86.avx512.mask.{name}.p{'s' if bits == 32 else 'd'}.512"
+            return builder.call(builder.module.declare_intrinsic(name, (), kind), values)
+
+        nearest = control(8)
+        n, r = (call(name, x, nearest, where=mask(-1)) for name in ("rndscale", "reduce"))
+        above = builder.fcmp_unordered(">", x, constant(x.type, float(1 - high)))  # or NaN
+        return call("scalef", polynomial(builder, r), n, where=builder.bitcast(above, mask))
+
+    def generate(context, builder, signature, arguments):
+        (values,) = arguments
+        if isinstance(x, Vector) and {"+avx512f", "+avx512dq"} <= FEATURES:
+            return _stack(builder, [by_avx512(builder, row) for row in _rows(builder, values, x.lanes)])
+        return by_bits(builder, values)
 
     return x(x), generate
 

@@ -88,7 +88,7 @@ class Setting:
 
 
 def rows(scope: Scope) -> Iterator[Row]:
-    """Streams of 200 tokens at several widths, then of 2,000."""
+    """Streams of 200 tokens at several widths, then of 2,000: of as many episodes, and of a quarter of them."""
     names = TARGETED if scope == "quick" else NAMES
     tasks, shots, batch = (3, 2, 2) if scope == "tiny" else (20, 5, 16)
     widths = {"full": WIDTHS, "quick": WIDTHS[:1], "tiny": (16,)}[scope]
@@ -96,8 +96,9 @@ def rows(scope: Scope) -> Iterator[Row]:
     for setting in (*(Setting(False, width, batch, tasks, shots) for width in widths), images):
         yield from compared(setting, names, scope, others=scope != "quick" or setting is not images, least=1)
         yield from peak_rows(setting, scope)
-    long = dataclasses.replace(images, images=False, shots=10 * shots, batch=batch // 4 or 1)
-    yield from compared(long, TARGETED, scope, others=False, least=3)
+    for episodes in (batch, batch // 4 or 1):
+        long = dataclasses.replace(images, images=False, shots=10 * shots, batch=episodes)
+        yield from compared(long, TARGETED, scope, others=False, least=3)
 
 
 def compared(setting: Setting, names: Sequence[str], scope: Scope, others: bool, least: float) -> Iterator[Row]:
