@@ -36,7 +36,7 @@ SWITCHES = {
     # glibc returns big temporaries to the system at once by default, and taking them back costs ten times the work.
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_ARENA_MAX": "1",  # heaps of other threads than the first, on which Ray Train trains, do not know the two before
+    "MALLOC_ARENA_MAX": "1",  # one heap: those of further threads, as Ray Train trains on, give back at 64 MB all the same
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages, where the kernel gives them to those who ask
 }
 

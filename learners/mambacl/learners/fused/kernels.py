@@ -19,8 +19,9 @@ from numba.extending import overload
 
 # No flag lets the compiler assume away NaN or infinity. `reassoc` is for sums over a row.
 FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc"}, "error_model": "numpy", "nogil": True}
-intrinsic = cast(Callable[[Callable[..., Any]], Any], typed_intrinsic)  # callers give no typing context
 INNER: dict[str, Any] = FAST | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+
+intrinsic = cast(Callable[[Callable[..., Any]], Any], typed_intrinsic)  # callers give no typing context
 
 
 def exp(x):
