@@ -1,7 +1,9 @@
 """How a benchmark measures: warmed up and repeated, functions that are compared in turns, medians with quartiles."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from timeit import timeit
 from typing import Literal, Self
 
@@ -20,6 +22,9 @@ ROUNDS: dict[Scope, int] = {"full": 5, "quick": 3, "tiny": 3}
 
 SHARES: dict[Scope, float] = {"full": 1.0, "quick": 0.1, "tiny": 0.0}
 """Of the seconds that repetitions go on for in full."""
+
+TURNS: dict[Scope, float] = {"full": 0.25, "quick": 0.25, "tiny": 0.0}
+"""Seconds of a turn, in which a function that takes less is repeated."""
 
 RATIOS = ("x", "%")
 """Units of what was measured beside something else in one run, and so can be compared with another run."""
@@ -69,25 +74,41 @@ class Row:
         return cls(what, unit, median, low, high, len(values), threads, target, met)
 
 
-def measure(runs: Sequence[Callable[[], object]], threads: int, scope: Scope, seconds: float) -> np.ndarray:
-    """Seconds that each function takes, (R, functions), on so many threads of torch: R rounds that last `seconds` at least,
-    or in a smaller scope their share of it.
+def measure(
+    runs: Sequence[Callable[[], object]], threads: int, scope: Scope, seconds: float, repeated: bool = True
+) -> np.ndarray:
+    """Seconds that each function takes, (R, functions), on so many threads of torch, in this process: R rounds that last
+    `seconds` at least, or in a smaller scope their share of it.
 
-    The functions take turns, so that what else the machine does hits all alike and their ratio in a round means something;
-    torch's own Timer repeats one function at a time. A first round, in which kernels are compiled and caches filled, does
-    not count.
+    repeated: whether a turn is more than one call, where a call is short.
     """
-    before = torch.get_num_threads()
+    before, least = torch.get_num_threads(), TURNS[scope] if repeated else 0.0
     torch.set_num_threads(threads)
     try:
-        for run in runs:
-            run()
-        rounds: list[list[float]] = []
-        while len(rounds) < ROUNDS[scope] or np.sum(rounds) < SHARES[scope] * seconds:
-            rounds.append([timeit(run, timer=timer, number=1) for run in runs])
+        return in_turns([partial(turn, run, least) for run in runs], scope, seconds)
     finally:
         torch.set_num_threads(before)
+
+
+def in_turns(turns: Sequence[Callable[[], float]], scope: Scope, seconds: float) -> np.ndarray:
+    """What each turn found, (R, turns), in rounds: what else the machine does hits all alike, and their ratio in a round means
+    something; torch's own Timer repeats one function at a time. A first round, in which kernels are compiled and caches
+    filled, does not count."""
+    for each in turns:
+        each()
+    rounds: list[list[float]] = []
+    begun = time.monotonic()
+    while len(rounds) < ROUNDS[scope] or time.monotonic() - begun < SHARES[scope] * seconds:
+        rounds.append([each() for each in turns])
     return np.array(rounds)
+
+
+def turn(run: Callable[[], object], least: float) -> float:
+    """Seconds that a call takes. Where that is less than `least`, of the calls that fit into it after a first one, which finds
+    caches and threads as another side's turn has left them: a learner in training takes one step after another."""
+    first = timeit(run, timer=timer, number=1)
+    number = int(least / first)
+    return timeit(run, timer=timer, number=number) / number if number else first
 
 
 def differs(found: Tensor, expected: Tensor) -> bool:

@@ -3,6 +3,8 @@
 Shapes: B episodes, M queries, L tokens, D width, H heads, P width of a head.
 """
 
+import importlib
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,7 +12,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mambacl.tasks.vision  # noqa: F401  # transformers imports torchvision, and could not by itself
 from mambacl.learners.learner import Output, State
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
@@ -65,12 +66,10 @@ class TransformersMamba(SequenceLearner):
     """
 
     def __init__(self, ours: SequenceLearner) -> None:
-        import transformers
-
         super().__init__(ours.config, ours.spec, MambaMixer)
         self.load_state_dict(ours.state_dict())
-        config = ours.config
-        sizes = transformers.MambaConfig(
+        theirs, config = transformers_mamba(), ours.config
+        sizes = theirs.MambaConfig(
             vocab_size=1,
             hidden_size=config.width,
             state_size=config.state_size,
@@ -80,10 +79,10 @@ class TransformersMamba(SequenceLearner):
             layer_norm_epsilon=torch.finfo(torch.float32).eps,
             use_cache=False,
         )
-        self.backbone = transformers.MambaModel(sizes)
+        self.backbone = theirs.MambaModel(sizes)
         self.backbone.norm_f.load_state_dict(self.norm.state_dict())
-        for theirs, block in zip(self.backbone.layers, self._blocks, strict=True):
-            theirs.load_state_dict(renamed(block))
+        for layer, block in zip(self.backbone.layers, self._blocks, strict=True):
+            layer.load_state_dict(renamed(block))
         self.backbone.embeddings = nn.Identity()  # it reads tokens that are embedded already
         self.blocks, self.norm = nn.ModuleList(), nn.Identity()
 
@@ -92,6 +91,12 @@ class TransformersMamba(SequenceLearner):
         tokens = torch.cat([support.flatten(1, 2), asked], dim=1)
         read = self.backbone(inputs_embeds=tokens, use_cache=False).last_hidden_state
         return Output(self.head(read[:, -asked.shape[1] :]))
+
+
+def transformers_mamba() -> ModuleType:
+    """transformers' Mamba; it imports torchvision, and could not by itself."""
+    importlib.import_module("mambacl.tasks.vision")
+    return importlib.import_module("transformers.models.mamba.modeling_mamba")
 
 
 def renamed(block: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ The episodes are there: `tasks` says what making them costs. A step has no selec
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mambacl.learners.scan import selective_read, selective_scan
 from mambacl.platform.benchmarks.measure import Row, Scope, differs, measure
 from mambacl.platform.benchmarks.others import QuadraticAttention, TransformersMamba
 from mambacl.platform.benchmarks.scan import inputs
+from mambacl.platform.benchmarks.sides import Side, Sides
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.optimizer import build_optimizer
 from mambacl.platform.training.step import Stepper
@@ -30,6 +32,8 @@ from mambacl.tasks.registry import build as build_family
 NAMES = ("mamba", "attention", "mamba2", "linear_attention", "gated_deltanet")
 TARGETED = NAMES[:2]
 THEIRS, QUADRATIC = "transformers' Mamba", "attention under one mask"
+RIVALS = {QUADRATIC: ("attention", slice(None)), THEIRS: ("mamba", slice(1))}
+"""What others would build, beside which of ours, and the queries that it answers alike."""
 LAYERS, STATE_SIZE = 2, 16
 WIDTHS = (128, 256, 512)
 
@@ -93,31 +97,37 @@ def rows(scope: Scope) -> Iterator[Row]:
     tasks, shots, batch = (3, 2, 2) if scope == "tiny" else (20, 5, 16)
     widths = {"full": WIDTHS, "quick": WIDTHS[:1], "tiny": (16,)}[scope]
     images = Setting(True, widths[0], batch, tasks, shots)
-    for setting in (*(Setting(False, width, batch, tasks, shots) for width in widths), images):
-        yield from compared(setting, names, scope, others=scope != "quick" or setting is not images, least=1)
-        yield from peak_rows(setting, scope)
-    for episodes in (batch, batch // 4 or 1):
-        long = dataclasses.replace(images, images=False, shots=10 * shots, batch=episodes)
-        yield from compared(long, TARGETED, scope, others=False, least=3)
+    with Sides(torch.get_num_threads()) as sides:
+        for setting in (*(Setting(False, width, batch, tasks, shots) for width in widths), images):
+            others = scope == "full" or setting is not images
+            yield from compared(sides, setting, names, scope, others, least=1)
+            yield from peak_rows(setting, scope)
+        for episodes in (batch, batch // 4 or 1):
+            long = dataclasses.replace(images, images=False, shots=10 * shots, batch=episodes)
+            yield from compared(sides, long, TARGETED, scope, others=False, least=3)
 
 
-def compared(setting: Setting, names: Sequence[str], scope: Scope, others: bool, least: float) -> Iterator[Row]:
+def compared(
+    sides: Sides, setting: Setting, names: Sequence[str], scope: Scope, others: bool, least: float
+) -> Iterator[Row]:
     """Times of our learners and, if asked for, of those that others would build; what answers otherwise is not timed.
 
     least: how many times faster than our attention our mamba is to be.
     """
-    episode, threads = setting.episode(), torch.get_num_threads()
-    sides = {name: setting.learner(name) for name in names}
-    runs = {name: setting.step(name, learner, episode) for name, learner in sides.items()}
-    for name, other, made, queries in rivals(sides, episode) if others else ():
-        if made is None:
+    threads = torch.get_num_threads()
+    makes = {name: partial(our_side, setting, name) for name in names}
+    for other in RIVALS if others else ():
+        if other == THEIRS and not importlib.util.find_spec("transformers"):
             yield Row(f"{setting}: {other}", note="needs the package transformers: pip install 'mambacl[bench]'")
-        elif differs(answers(made, episode)[:, queries], answers(sides[name], episode)[:, queries]):
-            yield Row(f"{setting}: {other}", note="answers otherwise than ours")
         else:
-            runs[other] = setting.step(name, made, episode)
-    times = measure(list(runs.values()), threads, scope, seconds=5.0)
-    seconds = dict(zip(runs, times.T, strict=True))
+            makes[other] = partial(other_side, setting, other)
+    found = sides.make(makes)
+    for other in RIVALS.keys() & found.keys():
+        name, queries = RIVALS[other]
+        if differs(found[other][0][:, queries], found[name][0][:, queries]):
+            yield Row(f"{setting}: {other}", note="answers otherwise than ours")
+            del found[other]
+    seconds = sides.measure([*found], scope, seconds=5.0)
     for name, column in seconds.items():
         yield Row.of(f"{setting}: {name}", "ms", 1e3 * column, threads)
     for name, other, above in (
@@ -130,17 +140,24 @@ def compared(setting: Setting, names: Sequence[str], scope: Scope, others: bool,
             yield Row.of(f"{setting}: {name} to {other}", "x", ratio, threads, above=above)
 
 
-def rivals(ours: Mapping[str, Learner], episode: Episode) -> Iterator[tuple[str, str, Learner | None, slice]]:
-    """What others would build, beside which of ours, and the queries that it answers alike; None for what is not there."""
-    quadratic = QuadraticAttention(ours["attention"], episode.query_y.shape[1])  # type: ignore[arg-type]
-    yield "attention", QUADRATIC, quadratic, slice(None)
-    found = importlib.util.find_spec("transformers")
-    yield "mamba", THEIRS, TransformersMamba(ours["mamba"]) if found else None, slice(1)  # type: ignore[arg-type]
+def our_side(setting: Setting, name: str) -> Side:
+    return side(setting, name, setting.learner(name))
 
 
-@torch.no_grad()
-def answers(learner: Learner, episode: Episode) -> Tensor:
-    return learner(episode).prediction
+def other_side(setting: Setting, other: str) -> Side:
+    """What others would build, with the weights of ours."""
+    name, _ = RIVALS[other]
+    ours: Any = setting.learner(name)
+    rival = TransformersMamba(ours) if other == THEIRS else QuadraticAttention(ours, setting.episode().query_y.shape[1])
+    return side(setting, name, rival)
+
+
+def side(setting: Setting, name: str, learner: Learner) -> Side:
+    """Steps of a learner, and the predictions (B, M, V) that it makes before them."""
+    episode = setting.episode()
+    with torch.no_grad():
+        answer = learner(episode).prediction
+    return Side(setting.step(name, learner, episode), [answer])
 
 
 def peak_rows(setting: Setting, scope: Scope) -> Iterator[Row]:

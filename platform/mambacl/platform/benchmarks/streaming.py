@@ -48,7 +48,8 @@ def learner_rows(
         states[length] = state
     runs = [following(learner, states[length], length, x[:, 0], y[:, 0]) for length in lengths]
     # A growing state must not grow much while it is measured.
-    seconds = measure(runs, 1, scope, seconds=20.0 if fixed else 0.0) / np.array([steps(length) for length in lengths])
+    seconds = measure(runs, 1, scope, seconds=20.0 if fixed else 0.0, repeated=fixed)
+    seconds /= np.array([steps(length) for length in lengths])
     for length, column in zip(lengths, seconds.T, strict=True):
         yield Row.of(f"{name}: an example after {length:,}", "ms", 1e3 * column, 1)
         yield Row.of(f"{name}: state after {length:,}", "bytes", np.array([float(bytes_of(states[length]))]), 1)
