@@ -24,7 +24,9 @@ from mambacl.platform.training.run import train
 from mambacl.tasks.config import parse
 
 WORKERS = (1, 2)
-POINTS: dict[Scope, int] = {"full": 30, "quick": 12, "tiny": 8}
+TURNS: dict[Scope, int] = {"full": 3, "quick": 1, "tiny": 1}
+"""Of one worker, two, and those that share nothing: a machine's own speed changes within minutes."""
+POINTS: dict[Scope, int] = {"full": 14, "quick": 12, "tiny": 8}
 """Of a training curve."""
 FIRST = 4
 """Points that do not count."""
@@ -57,19 +59,25 @@ def training_rows(folder: Path, scope: Scope) -> Iterator[Row]:
         }  # fmt: skip
         return parse(ExperimentConfig, content)
 
-    rates = []
-    for workers in WORKERS:
-        run = folder / f"{workers}"
-        train(config(batch, workers), run, open_board())
-        rates.append(batch * LOG_EVERY / intervals(run))
-        what = f"training on {batch} episodes of {tasks} x {shots}: {_count(workers)}"
-        yield Row.of(what, "episodes/s", rates[-1], workers)
     pair = max(WORKERS)
     each = batch // pair
-    took = ray.get([alone.remote(config(each, 1), folder / f"alone-{number}") for number in range(pair)])
-    apart = sum(each * LOG_EVERY / seconds for seconds in took)
-    yield Row.of("training: two workers to one", "x", rates[1] / rates[0], pair, above=1.8)
-    yield Row.of("training: two processes that share nothing to one worker", "x", apart / rates[0], pair)
+    rates: dict[int, list[np.ndarray]] = {workers: [] for workers in WORKERS}
+    apart = []
+    for turn in range(TURNS[scope]):
+        for workers in WORKERS:
+            run = folder / f"{turn}-{workers}"
+            train(config(batch, workers), run, open_board())
+            rates[workers].append(batch * LOG_EVERY / intervals(run))
+        runs = [folder / f"{turn}-alone-{number}" for number in range(pair)]
+        took = ray.get([alone.remote(config(each, 1), run) for run in runs])
+        apart.append(sum(each * LOG_EVERY / seconds for seconds in took))
+    one, two = (np.concatenate(rates[workers]) for workers in WORKERS)
+    for workers, rate in ((1, one), (2, two)):
+        what = f"training on {batch} episodes of {tasks} x {shots}: {_count(workers)}"
+        yield Row.of(what, "episodes/s", rate, workers)
+    yield Row.of("training: two workers to one", "x", two / one, pair, above=1.8)
+    what = "training: two processes that share nothing to one worker"
+    yield Row.of(what, "x", np.concatenate(apart) / one, pair)
 
 
 @ray.remote(num_cpus=1)

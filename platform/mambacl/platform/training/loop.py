@@ -110,8 +110,10 @@ def meta_train(
         set_learning_rate(optimizer, rate)
         sized = family.varied(**lengths(config, step))
         first = (config.seed << 40) + step * train.batch
-        metrics = stepper.step(lambda i, f=sized: f.episodes("meta_train", i), range(first, first + train.batch), step)
+        own = stepper.step(lambda i, f=sized: f.episodes("meta_train", i), range(first, first + train.batch), step)
         done = step + 1
+        seen, leave = worker.totals(own, leaving(done))
+        metrics = seen[: len(METRICS)] / seen[len(METRICS) :].clamp(min=1)
         if not torch.isfinite(metrics[0]):
             raise Diverged(f"loss is {float(metrics[0])} at step {done}")
         window += metrics
@@ -122,7 +124,7 @@ def meta_train(
             curve.append({"step": done, "time": _now(), **news})
         due = done % train.evaluate_every == 0 or done == steps
         found = validate(learner, family, config, worker, parts) if due else None
-        leave, spent = worker.any(leaving(done)), clock.read()
+        spent = clock.read()
         facts = {"step": done, "window": tuple(window.tolist()), "preempted": progress.preempted + leave}
         progress = progress.model_copy(update=facts | spent)
         if found:

@@ -38,7 +38,8 @@ class Stepper:
         self.model: nn.Module = DistributedDataParallel(learner) if shared else learner
 
     def step(self, episodes: Callable[[range], Episode], indices: range, step: int) -> Tensor:
-        """Update the weights on the episodes with these numbers, and return the METRICS over the whole batch.
+        """Update the weights on the episodes with these numbers, and return sums and counts (2 METRICS,) of the METRICS over this
+        worker's share: what all workers saw is for the caller to sum, along with what else they have to say.
 
         step: counted from 0; it decides whether the selectivity term takes part, and seeds dropout.
         """
@@ -67,8 +68,7 @@ class Stepper:
             nn.utils.clip_grad_norm_(self.learner.parameters(), train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        both = worker.total(torch.cat([sums, counts]))
-        return both[: len(METRICS)] / both[len(METRICS) :].clamp(min=1)
+        return torch.cat([sums, counts])
 
     @torch.no_grad()
     def _state_after(self, episode: Episode) -> State:

@@ -32,6 +32,11 @@ class Worker:
             dist.all_reduce(values)
         return values
 
+    def totals(self, values: Tensor, flag: bool) -> tuple[Tensor, bool]:
+        """Sum over all workers, and whether any worker says so: in one message, since each waits for the slowest worker."""
+        both = self.total(torch.cat([values, values.new_tensor([flag])]))
+        return both[:-1], float(both[-1]) > 0
+
     def any(self, flag: bool) -> bool:
         """Whether any worker says so; the same answer on all."""
-        return float(self.total(torch.tensor(float(flag)))) > 0
+        return self.totals(torch.zeros(0), flag)[1]
