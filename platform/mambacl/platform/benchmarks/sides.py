@@ -45,22 +45,23 @@ class Sides(contextlib.ExitStack):
         return {name: [torch.from_numpy(answer) for answer in answers.result()] for name, answers in made.items()}
 
     def measure(self, names: Sequence[str], scope: Scope, seconds: float) -> dict[str, np.ndarray]:
-        """Seconds that each of these takes, (R,), in turns: as `measure.measure`."""
+        """Seconds that each of these takes, (R,), in rounds that last `seconds` at least: as the function `measure`."""
         turns = [lambda name=name: self._processes[name].submit(_turn, TURNS[scope]).result() for name in names]
         return dict(zip(names, in_turns(turns, scope, seconds).T, strict=True))
 
 
 # ---- in a side's process ----
 
-_side: Side
+_run: Callable[[], object]
 
 
 def _made(make: Make, threads: int) -> list[np.ndarray]:
-    global _side
+    global _run
     torch.set_num_threads(threads)
-    _side = make()
-    return [answer.detach().numpy() for answer in _side.answers]
+    side = make()
+    _run = side.run  # and not the answers: what their gradients need is not to be in memory while others are timed
+    return [answer.detach().numpy() for answer in side.answers]
 
 
 def _turn(least: float) -> float:
-    return turn(_side.run, least)
+    return turn(_run, least)
