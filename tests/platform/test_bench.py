@@ -13,7 +13,6 @@ from mambacl.platform.benchmarks import BENCHMARKS
 from mambacl.platform.benchmarks.measure import ROUNDS, Row, measure, turn
 from mambacl.platform.benchmarks.regression import fallen
 from mambacl.platform.benchmarks.report import content
-from mambacl.platform.benchmarks.sides import Side, Sides
 from mambacl.platform.cli import run
 from mambacl.platform.commands import bench
 from mambacl.platform.session import session
@@ -105,31 +104,6 @@ def test_a_turn_repeats_what_is_short_and_leaves_out_its_first_call():
     calls = []
     turn(lambda: calls.append(time.sleep(0.02)), least=0.01)
     assert len(calls) == 1
-
-
-def pid():
-    return Side(lambda: None, [torch.tensor([os.getpid(), torch.get_num_threads()])])
-
-
-def test_each_side_has_a_process_of_its_own():
-    with Sides(threads=3) as sides:
-        found = sides.make({"a": pid, "b": pid})
-        (a, threads), (b, _) = (answers[0].tolist() for answers in found.values())
-        assert len({a, b, os.getpid()}) == 3
-        assert threads == 3
-        assert sides.make({"a": pid})["a"][0][0] == a
-        assert {name: len(times) for name, times in sides.measure(["a", "b"], "tiny", 0).items()} == {"a": 3, "b": 3}
-    with pytest.raises(ProcessLookupError):
-        os.kill(a, 0)
-
-
-def failing():
-    raise ValueError("no such side")
-
-
-def test_what_goes_wrong_in_a_side_is_said():
-    with Sides(threads=1) as sides, pytest.raises(ValueError, match="no such side"):
-        sides.make({"a": failing})
 
 
 def test_an_unknown_benchmark_is_named_with_those_that_there_are(capsys):

@@ -5,6 +5,7 @@ import torch
 
 from mambacl.platform.benchmarks import step
 from mambacl.platform.benchmarks.others import QuadraticAttention, TransformersMamba
+from mambacl.platform.benchmarks.sides import Sides
 
 FEATURES = step.Setting(images=False, width=16, batch=2, tasks=3, shots=2)
 
@@ -39,14 +40,18 @@ def test_transformers_mamba_answers_and_learns_as_ours_where_no_query_stands_bef
     assert sum(parameter.numel() for parameter in other.parameters()) == count
 
 
-def test_a_side_that_answers_otherwise_is_not_timed(monkeypatch):
-    class Wrong(QuadraticAttention):
-        def forward(self, episode, state=None, **options):
-            output = super().forward(episode, state, **options)
-            return type(output)(1.01 * output.prediction)
+def test_a_side_that_answers_otherwise_is_not_timed(monkeypatch, written):
+    text = """
+        from mambacl.platform.benchmarks import step
+        from mambacl.platform.benchmarks.sides import Side
 
-    monkeypatch.setattr(step, "QuadraticAttention", Wrong)
-    rows = list(step.compared(FEATURES, step.TARGETED, "tiny", others=True, least=1))
+        def wrong(setting, other):
+            side = step.other_side(setting, other)
+            return Side(side.run, [1.01 * side.answers[0]]) if other == step.QUADRATIC else side
+        """
+    monkeypatch.setattr(step, "other_side", written(text).wrong)
+    with Sides(1) as sides:
+        rows = list(step.compared(sides, FEATURES, step.TARGETED, "tiny", others=True, least=1))
     [row] = [row for row in rows if row.median is None]
     assert (row.what, row.note) == (f"{FEATURES}: {step.QUADRATIC}", "answers otherwise than ours")
     assert not any("to attention under" in row.what for row in rows)
