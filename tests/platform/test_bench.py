@@ -98,8 +98,8 @@ def test_functions_take_turns_after_a_warm_up_on_the_asked_threads():
 
 def test_a_turn_repeats_what_is_short_and_leaves_out_its_first_call():
     """That one pays for caches that another side has filled."""
-    waits = [0.1, *[0.001] * 10]
-    assert 0.001 <= turn(lambda: time.sleep(waits.pop(0)), least=0.45) < 0.05
+    waits = [0.5, *[0.001] * 10]
+    assert 0.001 <= turn(lambda: time.sleep(waits.pop(0)), least=2.2) < 0.05
     assert len(waits) == 11 - 1 - 4, "four calls fit, at the pace of the first"
     calls = []
     turn(lambda: calls.append(time.sleep(0.02)), least=0.01)
