@@ -8,13 +8,9 @@ from torch import Tensor, nn
 
 from mambacl.learners.encoders.config import CnnConfig, EncoderConfig, MlpConfig
 from mambacl.learners.fused import Linear, RMSNorm, conv, group_norm
+from mambacl.learners.fused.conv import GROUP
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
-
-IMAGES = 256
-"""That many at a time on a CPU with one thread, so that what lies between two convolutions fits in its cache. With thousands at
-once a forward pass takes a third longer, and four times as long where malloc gives large blocks back. Several threads have too
-little to do with so few."""
 
 
 def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Module:
@@ -50,7 +46,7 @@ class Cnn(nn.Module):
         for after in channels:
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(after // 8, after),
+                nn.GroupNorm(after // GROUP, after),
                 nn.ReLU(),
             ]
             before, height, across = after, (height + 1) // 2, (across + 1) // 2
@@ -59,17 +55,12 @@ class Cnn(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(IMAGES) if x.is_cpu and torch.get_num_threads() == 1 else [x]
-        return self.norm(self.project(torch.cat([self._convolved(part) for part in parts])))
-
-    def _convolved(self, x: Tensor) -> Tensor:
-        # On the CPU, the fused normalisation wants the pixels of a channel side by side.
-        layout = torch.contiguous_format if x.is_cpu else torch.channels_last
-        x = as_float(x, self.project.weight.dtype).contiguous(memory_format=layout)
+        x = as_float(x, self.project.weight.dtype).movedim(1, -1).contiguous()
         layers = list(self.convolutions)
-        for convolution, norm in zip(layers[::3], layers[1::3], strict=True):
-            x = group_norm(conv(x, convolution.weight), norm, relu=norm is not layers[-1])  # type: ignore[arg-type]
-        return x.flatten(1)
+        norms = [None, *layers[1::3]]  # each is computed with the convolution behind it, and the last one has none
+        for convolution, norm in zip(layers[::3], norms, strict=False):
+            x = conv(x, convolution.weight, norm)  # type: ignore[arg-type]
+        return self.norm(self.project(group_norm(x.movedim(-1, 1), layers[-1]).flatten(1)))  # type: ignore[arg-type]
 
 
 class Mlp(nn.Module):

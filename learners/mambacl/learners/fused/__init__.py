@@ -7,8 +7,8 @@ Legend: B episodes, L tokens, E channels, W filter width, R rows.
     gate        y * silu(z) (gate.py)
     softplus    of a sum with a bias (softplus.py)
     rms_norm    root-mean-square normalisation (norm.py)
-    conv        convolution of images, 3 x 3 with stride 2 (conv.py)
-    group_norm  group normalisation, with the ReLU behind it (group_norm.py)
+    conv        convolution of images, 3 x 3 with stride 2, behind group normalisation and ReLU (conv.py)
+    group_norm  group normalisation (group_norm.py)
 
 Each stands beside its definition in plain torch, which runs wherever the fast path does not: on GPUs, in other dtypes than
 float32 and float64, under torch.func and torch.compile, without numba, and for gradients of gradients.

@@ -1,38 +1,79 @@
-"""Convolution of the encoder: 3 x 3, stride 2, a pixel of zeros around. Shapes: B images, C and O channels, H x W pixels.
+"""Convolution of the encoder: 3 x 3, stride 2, a pixel of zeros around, behind group normalisation and ReLU or by itself.
 
-For the gradient of the images oneDNN takes two to five times as long as for the product of matrices that it is at heart. Here it
-is that product, and one pass that adds up what it gives.
+Shapes: B images of H x W pixels with C channels each, O channels come out. Channels are last: a patch is then three rows of numbers
+that lie side by side, and a convolution is the product of matrices (kernels/conv.py). torch's own run at 40 % of the rate of a large
+product, and what lies between two of them goes through memory.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
-from mambacl.learners.fused.linear import linear
+from mambacl.learners.fused.linear import fast
 from mambacl.learners.fused.operation import Gradients, Operation, run
 
-IMAGES = 256
-"""Images whose patches are there at once."""
+GROUP = 8
+"""Channels that are normalised together."""
+
+IMAGES, CHANNELS = 8, 16
+"""That many go through a kernel together; numbers of channels are multiples."""
+
+ITEMS = 16
+"""Of work in the backward pass, at most: each has sums of its own for the gradients of filters."""
 
 
-def conv(x: Tensor, weight: Tensor) -> Tensor:
-    """x (B, C, H, W) with weight (O, C, 3, 3) to (B, O, H / 2, W / 2), both rounded up."""
-    return _conv(x, weight) if x.requires_grad else _plain(x, weight)  # the filters' gradient is torch's anyway
+def conv(x: Tensor, weight: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
+    """x (B, H, W, C) with weight (O, C, 3, 3) to (B, H / 2, W / 2, O), both rounded up.
+
+    norm: what normalises x, in groups of GROUP channels, before a ReLU and the convolution.
+    """
+    O, C = weight.shape[:2]
+    ready = fast() and O % CHANNELS == 0
+    if norm is None:
+        ready = ready and not x.requires_grad
+        return _conv(x, weight) if ready else _plain(x, weight)
+    operation = _normed_conv if ready and C % CHANNELS == 0 else _normed_plain
+    return operation(x, norm.weight, norm.bias, weight, eps=norm.eps)
 
 
 def _plain(x: Tensor, weight: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):  # what follows is fast in float32
-        return F.conv2d(x, weight, stride=2, padding=1)
+        return F.conv2d(x.movedim(-1, 1), weight, stride=2, padding=1).movedim(1, -1)
+
+
+def _normed_plain(x: Tensor, scale: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Tensor:
+    normal = F.group_norm(x.movedim(-1, 1), len(scale) // GROUP, scale, bias, eps)
+    return _plain(F.relu(normal).movedim(1, -1), weight)
+
+
+def _forward(x: Tensor, weight: Tensor) -> Tensor:
+    none = x.new_empty(0)
+    return _normed_forward(x, none, none, weight, eps=0)
+
+
+def _normed_forward(x: Tensor, scale: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Tensor:
+    y = x.new_empty(len(x), (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2, len(weight))
+    filters = weight.permute(2, 3, 1, 0).reshape(-1)
+    run("conv", -(-len(x) // IMAGES), eps, x, scale, bias, filters, y)
+    return y
 
 
 def _backward(dy: Tensor, x: Tensor, weight: Tensor) -> Gradients:
-    dx, (O, C) = torch.empty_like(x), weight.shape[:2]
-    factor = weight.permute(2, 3, 1, 0).reshape(9 * C, O)
-    for d_out, d_in in zip(dy.split(IMAGES), dx.split(IMAGES), strict=True):
-        patches = linear(d_out.permute(0, 2, 3, 1).contiguous(), factor).unflatten(-1, (3, 3 * C))
-        run("add_patches", len(d_in), patches, d_in)
-    return dx, conv2d_weight(x, list(weight.shape), dy, stride=2, padding=1)
+    none = x.new_empty(0)
+    return None, _normed_backward(dy, x, none, none, weight, eps=0)[-1]
 
 
-_conv = Operation(_plain, lambda x, weight: _plain(x, weight).contiguous(), _backward)
+def _normed_backward(dy: Tensor, x: Tensor, scale: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Gradients:
+    count = -(-max(1, len(x)) // (ITEMS * IMAGES)) * IMAGES
+    items, (O, C) = -(-len(x) // count), weight.shape[:2]
+    dx, d_scale, d_bias = torch.empty_like(x), x.new_zeros(items, len(scale)), x.new_zeros(items, len(scale))
+    d_filters, filters = x.new_zeros(items, weight.numel()), weight.permute(2, 3, 0, 1).reshape(-1)
+    run("conv_adjoint", items, count, eps, x, scale, bias, filters, dy, dx, d_scale, d_bias, d_filters)
+    d_weight = d_filters.sum(0).view(3, 3, C, O).permute(3, 2, 0, 1)
+    return dx, d_scale.sum(0), d_bias.sum(0), d_weight
+
+
+_conv = Operation(_plain, _forward, _backward)
+"""Of images that need no gradient."""
+
+_normed_conv = Operation(_normed_plain, _normed_forward, _normed_backward)

@@ -1,4 +1,4 @@
-"""Group normalisation (Wu and He, 2018), with the ReLU behind it where one is. Shapes: B examples, C channels."""
+"""Group normalisation (Wu and He, 2018). Shapes: B examples, C channels."""
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +10,26 @@ NUMBERS = 1 << 16
 """Numbers of an item of work, about."""
 
 
-def group_norm(x: Tensor, norm: nn.GroupNorm, relu: bool) -> Tensor:
-    """x (B, C, ...) as `norm` leaves it, and its ReLU if asked for."""
-    return _group_norm(x, norm.weight, norm.bias, groups=norm.num_groups, eps=norm.eps, relu=relu)
+def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """x (B, C, ...) as `norm` leaves it."""
+    return _group_norm(x, norm.weight, norm.bias, groups=norm.num_groups, eps=norm.eps)
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, relu: bool) -> Tensor:
-    y = F.group_norm(x, groups, weight, bias, eps)
-    return F.relu(y) if relu else y
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float) -> Tensor:
+    return F.group_norm(x, groups, weight, bias, eps)
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, relu: bool) -> Tensor:
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float) -> Tensor:
     y, (items, rows, parameters) = torch.empty_like(x), _layout(x, weight, bias, groups)
-    run("group_norm", items, rows, eps, relu, _rows(x, groups), *parameters, _rows(y, groups))
+    run("group_norm", items, rows, eps, _rows(x, groups), *parameters, _rows(y, groups))
     return y
 
 
-def _backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, relu: bool) -> Gradients:
+def _backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float) -> Gradients:
     dx, (items, rows, parameters) = torch.empty_like(x), _layout(x, weight, bias, groups)
     sums = [x.new_zeros(items, *each.shape) for each in parameters]
-    inputs, outputs = (_rows(x, groups), *parameters, _rows(dy, groups)), (_rows(dx, groups), *sums)
-    run("group_norm_adjoint", items, rows, eps, relu, *inputs, *outputs)
+    inputs, outputs = (_rows(x, groups), parameters[0], _rows(dy, groups)), (_rows(dx, groups), *sums)
+    run("group_norm_adjoint", items, rows, eps, *inputs, *outputs)
     d_weight, d_bias = (each.view(items, len(weight), -1).sum((0, 2)) for each in sums)
     return dx, d_weight, d_bias
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
 from mambacl.learners.fused.operation import Operation, plain_torch, run
 
@@ -81,9 +80,3 @@ def _transpose(x: Tensor) -> Tensor:
 
 _transposed = Operation(lambda x: x.t().contiguous(), _transpose, lambda dy, x: (_transpose(dy),))
 """A matrix, transposed in memory, too. torch's own copy is one thread's, and slower."""
-
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-
-    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
-    def _flops(x: torch.Size, weight: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return 2 * x.numel() * weight[0]

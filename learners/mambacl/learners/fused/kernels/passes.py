@@ -1,6 +1,6 @@
 """Fused loops of `mambacl.learners.fused` and their adjoints, compiled by numba.
 
-Legend: B episodes or images, L tokens, W filter width, E and C channels, R rows, D width, I items of work.
+Legend: B episodes, L tokens, W filter width, E and C channels, R rows, D width, I items of work.
 
 A call does the items from `begin` to `end`. Sums over several items are kept apart by item, which depends on shapes alone: results
 have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
@@ -322,38 +322,30 @@ def _statistics(x_S, eps):
 
 
 @njit(cache=True, **FAST)
-def group_norm(begin, end, rows, eps, relu, x_RS, weight_GS, bias_GS, y_RS):
-    zero = x_RS.dtype.type(0)
+def group_norm(begin, end, rows, eps, x_RS, weight_GS, bias_GS, y_RS):
     for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
             x_S, y_S, weight_S, bias_S = x_RS[r], y_RS[r], weight_GS[r % len(weight_GS)], bias_GS[r % len(bias_GS)]
             mean, inverse = _statistics(x_S, eps)
             for s in range(len(x_S)):
-                y = (x_S[s] - mean) * inverse * weight_S[s] + bias_S[s]
-                y_S[s] = zero if relu and y < zero else y
+                y_S[s] = (x_S[s] - mean) * inverse * weight_S[s] + bias_S[s]
 
 
 @njit(cache=True, **FAST)
-def group_norm_adjoint(begin, end, rows, eps, relu, x_RS, weight_GS, bias_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS):
+def group_norm_adjoint(begin, end, rows, eps, x_RS, weight_GS, dy_RS, dx_RS, d_weight_IGS, d_bias_IGS):
     real = x_RS.dtype.type
     zero = real(0)
     for item in range(begin, end):
         for r in range(item * rows, min((item + 1) * rows, len(x_RS))):
             x_S, dy_S, dx_S, g = x_RS[r], dy_RS[r], dx_RS[r], r % len(weight_GS)
-            weight_S, bias_S, d_weight_S, d_bias_S = (
-                weight_GS[g],
-                bias_GS[g],
-                d_weight_IGS[item, g],
-                d_bias_IGS[item, g],
-            )
+            weight_S, d_weight_S, d_bias_S = weight_GS[g], d_weight_IGS[item, g], d_bias_IGS[item, g]
             mean, inverse = _statistics(x_S, eps)
             level, along = zero, zero  # mean gradient of the normalised numbers, and of its products with them
             for s in range(len(x_S)):
                 normal = (x_S[s] - mean) * inverse
-                dy = zero if relu and normal * weight_S[s] + bias_S[s] <= zero else dy_S[s]
-                d_bias_S[s] += dy
-                d_weight_S[s] += dy * normal
-                d_normal = dy * weight_S[s]
+                d_bias_S[s] += dy_S[s]
+                d_weight_S[s] += dy_S[s] * normal
+                d_normal = dy_S[s] * weight_S[s]
                 dx_S[s] = d_normal
                 level += d_normal
                 along += d_normal * normal
@@ -361,27 +353,3 @@ def group_norm_adjoint(begin, end, rows, eps, relu, x_RS, weight_GS, bias_GS, dy
             along *= inverse / real(len(x_S))
             for s in range(len(x_S)):
                 dx_S[s] = inverse * (dx_S[s] - level - (x_S[s] - mean) * along)
-
-
-# ---- gradient of the images of a convolution of 3 x 3 and stride 2 ---------------------------------------------------
-
-
-@njit(cache=True, **FAST)
-def add_patches(begin, end, patches_BHWKS, dx_BCHW):
-    """Each output's patch, of K rows of S numbers (pixels x channels), goes where the output has met the image."""
-    _, C, H, W = dx_BCHW.shape
-    _, h, w, K, S = patches_BHWKS.shape
-    image_HWC = np.empty((2 * h + 1, 2 * w + 1, C), dx_BCHW.dtype)  # with the zeros above it and to its left
-    image_HN = image_HWC.reshape(2 * h + 1, -1)
-    for i in range(begin, end):
-        image_HN[:] = 0
-        for a in range(h):
-            for b in range(w):
-                for k in range(K):
-                    row_S, patch_S = image_HN[2 * a + k, 2 * b * C :], patches_BHWKS[i, a, b, k]
-                    for s in range(S):
-                        row_S[s] += patch_S[s]
-        for c in range(C):
-            for y in range(H):
-                for x in range(W):
-                    dx_BCHW[i, c, y, x] = image_HWC[y + 1, x + 1, c]
