@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from mambacl.learners.scan import team
 
@@ -68,15 +69,15 @@ def _again(
 
 
 def plain_torch(inputs: Sequence[Tensor]) -> bool:
-    """Whether only plain torch can take these: they are on another device or in another dtype, or something looks on,
-    such as what counts operations."""
+    """Whether only plain torch can take these: they are on another device or in another dtype, or something looks on
+    that must see torch's operations, such as what counts them."""
     dtype = inputs[0].dtype
     return (
         torch.compiler.is_compiling()
         or dtype not in (torch.float32, torch.float64)
         or any(type(x) not in (Tensor, Parameter) or not x.is_cpu or x.dtype != dtype for x in inputs)
         or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or any("FlopCounterMode" in type(mode).__name__ for mode in _get_current_dispatch_mode_stack())
     )
 
 
