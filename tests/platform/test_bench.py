@@ -127,16 +127,16 @@ def result(**ratios):
 
 def test_a_ratio_has_fallen_where_it_is_worse_than_stored_by_more_than_the_tolerance():
     stored = result(faster=20.0, added_share=2.0, gone=3.0)
-    assert fallen(stored, stored, 0.1) == []
-    lines = fallen(result(faster=15.0, added_share=2.5), stored, 0.1)
+    assert not fallen(stored, stored, 0.1)
+    lines = [*fallen(result(faster=15.0, added_share=2.5), stored, 0.1).values()]
     assert lines == [
         "scan: faster: 15 now, 20 x before",
         "scan: added share: 2.5 now, 2 % before",
         "scan: gone: not measured now, 3 x before",
     ]
-    assert fallen(result(faster=15.0, added_share=2.5, gone=9.0), stored, 0.3) == []
+    assert fallen(result(faster=15.0, added_share=2.5, gone=9.0), stored, 0.3) == {}
     other = stored | {"rows": [row | {"benchmark": "tasks"} for row in stored["rows"]]}
-    assert fallen(result(faster=1.0), other, 0.1) == [], "another benchmark, not run now"
+    assert fallen(result(faster=1.0), other, 0.1) == {}, "another benchmark, not run now"
 
 
 def test_against_a_stored_result_exit_code_and_lines_say_what_has_fallen(tmp_path, capsys, monkeypatch, here):
@@ -153,6 +153,13 @@ def test_against_a_stored_result_exit_code_and_lines_say_what_has_fallen(tmp_pat
     assert run("bench", [*asked, "--against", str(file)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "mambacl: scan: faster: 15 now, 20 x before"
     assert run("bench", [*asked, "--against", str(file), "--tolerance", "0.3"]) == 0
+    slow_once = iter([15.0, 20.0])
+    monkeypatch.setattr(
+        "mambacl.platform.benchmarks.scan.rows",
+        lambda scope: [Row.of("faster", "x", np.array([next(slow_once)]), 1, above=10)],
+    )
+    assert run("bench", [*asked, "--against", str(file)]) == 0
+    assert "once more, since ratios have fallen:\nscan: faster: 15 now, 20 x before" in capsys.readouterr().err
     assert run("bench", ["scan", "--against", str(file)]) == 2
     assert "was measured in scope 'quick', this run is 'full'" in capsys.readouterr().err
     file.write_text("[]")

@@ -21,19 +21,20 @@ def read(path: Path, scope: Scope) -> dict[str, Any]:
     return stored
 
 
-def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> list[str]:
+def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> dict[tuple[str, str], str]:
     """A line for each stored ratio that has become worse by more than the tolerance (0.2: a fifth), or is missing.
 
-    Of the benchmarks that were run now. A ratio whose target is an upper bound is the better the lower it is.
+    By benchmark and what they are, of the benchmarks that were run now. A ratio whose target is an upper bound is the better the
+    lower it is.
     """
-    now, lines = _ratios(found["rows"]), []
+    now, lines = _ratios(found["rows"]), {}
     for (benchmark, what), before in _ratios(stored["rows"]).items():
         if benchmark not in found["seconds"]:
             continue
         row = now.get((benchmark, what))
         if row is None or _worse(row["median"], before, tolerance):
             after = "not measured" if row is None else f"{row['median']:.3g}"
-            lines.append(f"{benchmark}: {what}: {after} now, {before['median']:.3g} {before['unit']} before")
+            lines[benchmark, what] = f"{benchmark}: {what}: {after} now, {before['median']:.3g} {before['unit']} before"
     return lines
 
 

@@ -39,7 +39,7 @@ class Options:
     the line <!-- tables -->."""
     against: Path | None = None
     """Compare the ratios with those that --output wrote into this file: a line for each that has become worse by more than
-    the tolerance, and exit code 1."""
+    the tolerance twice, in processes of their own, and exit code 1."""
     tolerance: float = 0.2
     """How much worse a ratio may be: 0.2 is a fifth."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -72,7 +72,14 @@ def main(arguments: list[str]) -> int:
         json_line(found)
     else:
         report.show(found)
-    lines = regression.fallen(found, stored, options.tolerance) if stored else []
+    fallen = regression.fallen(found, stored, options.tolerance) if stored else {}
+    if fallen:
+        # Others' loops of small operations take once or twice their time, from process to process: one alone says nothing.
+        print("mambacl: once more, since ratios have fallen:", *fallen.values(), sep="\n", file=sys.stderr)
+        rows, seconds = measured_apart(tuple(dict.fromkeys(benchmark for benchmark, _ in fallen)), scope)
+        again = regression.fallen(report.content(options.benchmark, scope, rows, seconds), stored, options.tolerance)
+        fallen = {place: again[place] for place in fallen if place in again}
+    lines = [*fallen.values()]
     lines += [f"{row['benchmark']}: {row['note']}" for row in found["rows"] if row["note"].startswith(FAILED)]
     for line in lines:
         print(f"mambacl: {line}", file=sys.stderr)
