@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     else:
         report.show(found)
     fallen = regression.fallen(found, stored, options.tolerance) if stored else {}
-    if fallen:
+    if stored and fallen:
         # Others' loops of small operations take once or twice their time, from process to process: one alone says nothing.
         print("mambacl: once more, since ratios have fallen:", *fallen.values(), sep="\n", file=sys.stderr)
         rows, seconds = measured_apart(tuple(dict.fromkeys(benchmark for benchmark, _ in fallen)), scope)
