@@ -210,6 +210,14 @@ def test_of_all_one_that_fails_costs_only_itself(capsys, monkeypatch, tmp_path, 
     assert printed.err.splitlines()[-1] == "mambacl: step: it failed: RuntimeError: no memory"
     assert run("bench", ["step", "--quick"]) == 1
     assert "no memory" in capsys.readouterr().err
+    stored = json.loads(file.read_text())
+    stored["rows"][0]["median"] = 4.0
+    file.write_text(json.dumps(stored))
+    assert run("bench", ["all", "--quick", "--against", str(file)]) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "mambacl: step: first: 2 now, 4 x before",
+        "mambacl: step: it failed: RuntimeError: no memory",
+    ], "one that failed is not measured again, and what has fallen in it counts"
 
 
 def test_tables_go_into_markdown(capsys, monkeypatch, tmp_path, here):

@@ -62,7 +62,8 @@ def images(b, length, width):
 
 
 def images_and_filters(channels, after):
-    return lambda b, length, width: ((b, length + 1, width, channels), (after, channels, 3, 3))
+    """Not wide ones: of gradients that are sums over many pixels float32 keeps fewer places, in any order."""
+    return lambda b, length, width: ((b, length + 1, min(width, 17), channels), (after, channels, 3, 3))
 
 
 def normed_images_and_filters(channels, after):
@@ -140,7 +141,8 @@ def test_inputs_of_any_layout(case):
 @cases
 def test_same_bits_for_any_number_of_threads(case, monkeypatch, threads):
     monkeypatch.setattr(operation, "SMALL", 0)
-    inputs, results = case.inputs(19, 60, 60, torch.float32), []
+    size = (19, 60, 60) if "images" in case.shapes.__qualname__ else (3, 300, 300)
+    inputs, results = case.inputs(*size, torch.float32), []
     for number in (1, 2):
         threads(number)
         results.append(outputs_and_gradients(case.operation, inputs, **case.settings))

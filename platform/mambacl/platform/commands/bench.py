@@ -72,15 +72,18 @@ def main(arguments: list[str]) -> int:
         json_line(found)
     else:
         report.show(found)
+    failed = {row["benchmark"]: row["note"] for row in found["rows"] if row["note"].startswith(FAILED)}
     fallen = regression.fallen(found, stored, options.tolerance) if stored else {}
-    if stored and fallen:
+    doubtful = dict.fromkeys(benchmark for benchmark, _ in fallen if benchmark not in failed)
+    if stored and doubtful:
         # Others' loops of small operations take once or twice their time, from process to process: one alone says nothing.
         print("mambacl: once more, since ratios have fallen:", *fallen.values(), sep="\n", file=sys.stderr)
-        rows, seconds = measured_apart(tuple(dict.fromkeys(benchmark for benchmark, _ in fallen)), scope)
-        again = regression.fallen(report.content(options.benchmark, scope, rows, seconds), stored, options.tolerance)
-        fallen = {place: again[place] for place in fallen if place in again}
-    lines = [*fallen.values()]
-    lines += [f"{row['benchmark']}: {row['note']}" for row in found["rows"] if row["note"].startswith(FAILED)]
+        second = report.content(options.benchmark, scope, *measured_apart(tuple(doubtful), scope))
+        again = regression.fallen(second, stored, options.tolerance)
+        fallen = {
+            place: again.get(place, line) for place, line in fallen.items() if place in again or place[0] in failed
+        }
+    lines = [*fallen.values(), *(f"{benchmark}: {note}" for benchmark, note in failed.items())]
     for line in lines:
         print(f"mambacl: {line}", file=sys.stderr)
     return 1 if lines else 0

@@ -1,6 +1,7 @@
 """Convolutions of the encoder with the group normalisation before them, compiled by numba to explicit vectors.
 
-Legend: B images, H x W pixels of C channels go in, h x w pixels of O channels come out, I items of work.
+Legend: B images, H x W pixels of C channels go in, h x w pixels of O channels come out, I items of work. Y x X numbers are those of
+an image with its zeros, K those of a row of a patch, M those of an image that goes in, N those of one that comes out.
 
 Images lie pixel after pixel, each with its channels. A pixel of the output is then a product: of three rows of a patch, in each of
 which 3 C numbers follow each other, with the filters. All that is computed here is such products, and all are one loop: a tile of
