@@ -1,14 +1,26 @@
 """Products of matrices by oneDNN are those of torch."""
 
+import importlib
+
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mambacl.learners.fused import Linear, linear
-from mambacl.learners.fused.linear import fast
+from mambacl.learners.fused.linear import wide
 
-pytestmark = pytest.mark.skipif(not fast(), reason="no oneDNN with wide vectors here")
+pytestmark = pytest.mark.skipif(
+    not (wide() and torch.backends.mkldnn.is_available()), reason="no oneDNN with wide vectors here"
+)
+module = importlib.import_module("mambacl.learners.fused.linear")  # the package has a function of this name
+
+
+@pytest.fixture(autouse=True)
+def any_maker(monkeypatch):
+    """Take oneDNN on Intel's processors, too."""
+    monkeypatch.setattr(module, "INTEL", False)
+
 
 SHAPES = [((), 1500, 1500), ((16, 40), 64, 300), ((1, 700), 300, 64), ((700,), 8, 512)]
 
@@ -70,15 +82,24 @@ def test_same_bits_for_any_number_of_threads(threads):
 
 def test_products_are_counted():
     """Guards costs and benchmarks, which count operations."""
-    x, module = torch.randn(300, 100), Linear(100, 200)
+    x, layer = torch.randn(300, 100), Linear(100, 200)
     with FlopCounterMode(display=False) as counter:
-        module(x).sum().backward()
+        layer(x).sum().backward()
     assert counter.get_total_flops() == 2 * 2 * 300 * 100 * 200
 
 
 def test_compiled_graphs_hold_the_plain_product():
     """Guards torch.compile, which is to see one operation that it knows."""
-    x, module = torch.randn(300, 100), Linear(100, 200)
+    x, layer = torch.randn(300, 100), Linear(100, 200)
     torch.testing.assert_close(
-        torch.compile(module, backend="eager", fullgraph=True)(x), F.linear(x, *module.parameters())
+        torch.compile(layer, backend="eager", fullgraph=True)(x), F.linear(x, *layer.parameters())
     )
+
+
+def test_intels_processors_have_torchs_product(monkeypatch):
+    """Guards their speed: MKL is ahead there, but in half precision."""
+    monkeypatch.setattr(module, "INTEL", True)
+    x, weight = torch.randn(300, 100), torch.randn(200, 100, requires_grad=True)
+    assert "_Linear" not in type(linear(x, weight).grad_fn).__name__
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "_Linear" in type(linear(x, weight).grad_fn).__name__

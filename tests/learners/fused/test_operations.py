@@ -17,7 +17,7 @@ from mambacl.learners.fused.gate import _gate
 from mambacl.learners.fused.group_norm import _group_norm
 from mambacl.learners.fused.norm import RMSNorm, _rms_norm
 from mambacl.learners.fused.operation import Operation
-from mambacl.learners.fused.short_conv import _short_conv
+from mambacl.learners.fused.short_conv import TILE, _short_conv, short_conv
 from mambacl.learners.fused.softplus import _softplus
 
 pytest.importorskip("numba")
@@ -54,7 +54,11 @@ def rows(b, length, width):
 
 
 def filters(count):
-    return lambda b, length, width: ((b, length, width), (b, count - 1, width), (count, width), (width,))
+    def shapes(b, length, width):
+        width += -width % CHANNELS
+        return (b, length, width), (b, count - 1, width), (count, width), (width,)
+
+    return shapes
 
 
 def images(b, length, width):
@@ -102,9 +106,10 @@ def outputs_and_gradients(run: Callable, inputs: Sequence[Tensor], **settings: o
 
 @cases
 @settings(deadline=None, max_examples=25)
-@given(b=st.integers(1, 3), length=st.integers(0, 9), width=st.sampled_from([1, 3, 17, 257]))
+@given(b=st.integers(1, 3), length=st.sampled_from([*range(10), 16, 35]), width=st.sampled_from([1, 3, 17, 257]))
 def test_fast_is_plain(case, b, length, width):
-    """Guards values and gradients on all shapes: empty streams, streams shorter than the filter, odd widths, two tiles."""
+    """Guards values and gradients on all shapes: empty streams, streams shorter than the filter and such as are taken in parts,
+    odd widths, two tiles."""
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-4)):
         inputs = case.inputs(b, length, width, dtype)
         fast = outputs_and_gradients(case.operation, inputs, **case.settings)
@@ -164,9 +169,14 @@ def test_numbers_that_are_none_stay_so(case):
 def test_ends_of_the_range(x):
     """Guards the exponentials of float32 where they overflow and vanish."""
     ends = torch.tensor([[x]])
-    for case in (_softplus, _gate):
-        inputs = ends, (torch.zeros(1) if case is _softplus else torch.tensor([[x]]))
-        torch.testing.assert_close(case(*inputs), case.plain(*inputs), atol=1e-30, rtol=1e-5, equal_nan=True)
+    wide, none, ones = ends.expand(1, 1, CHANNELS), torch.zeros(1, 0, CHANNELS), torch.ones(1, CHANNELS)
+    for case, inputs, settings in (
+        (_softplus, (ends, torch.zeros(1)), {}),
+        (_gate, (ends, ends), {}),
+        (_short_conv, (wide, none, ones, torch.zeros(CHANNELS)), {"silu": True}),
+    ):
+        fast, plain = case(*inputs, **settings), case.plain(*inputs, **settings)
+        torch.testing.assert_close(fast, plain, atol=1e-30, rtol=1e-5, equal_nan=True)
 
 
 def test_convolutions_are_counted():
@@ -177,9 +187,19 @@ def test_convolutions_are_counted():
     assert counter.get_total_flops() == 2 * 20 * 4 * 4 * 32 * 9 * 16
 
 
+def test_streams_of_channels_that_fill_no_vector():
+    """Guards widths that the kernel of streams does not know."""
+    x, state, weight, bias = torch.randn(2, 50, 24), torch.randn(2, 3, 24), torch.randn(4, 24), torch.randn(24)
+    y, after = short_conv(x, state, weight, bias, silu=True)
+    expected, left = _short_conv.plain(x, state, weight, bias, silu=True)
+    assert torch.equal(y, expected)
+    assert torch.equal(after, left)
+
+
 def test_sizes_are_those_of_the_kernels():
     """Guards what stands twice, since kernels import nothing of ours."""
     assert (GROUP, IMAGES, CHANNELS) == (kernels.GROUP, kernels.ROWS, kernels.LANES)
+    assert TILE % CHANNELS == 0
 
 
 def test_what_only_plain_torch_takes(monkeypatch):

@@ -2,7 +2,7 @@
 
 Legend: B episodes, L tokens, E channels, W filter width, R rows.
 
-    linear      products of matrices by oneDNN (linear.py)
+    linear      products of matrices by the faster of two libraries (linear.py)
     short_conv  depthwise causal convolution, with the SiLU behind it (short_conv.py)
     gate        y * silu(z) (gate.py)
     softplus    of a sum with a bias (softplus.py)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambacl.learners.fused.linear import fast
+from mambacl.learners.fused.linear import wide
 from mambacl.learners.fused.operation import Gradients, Operation, run
 
 GROUP = 8
@@ -28,7 +28,7 @@ def conv(x: Tensor, weight: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
     norm: what normalises x, in groups of GROUP channels, before a ReLU and the convolution.
     """
     O, C = weight.shape[:2]
-    ready = fast() and O % CHANNELS == 0
+    ready = wide() and O % CHANNELS == 0
     if norm is None:
         ready = ready and not x.requires_grad
         return _conv(x, weight) if ready else _plain(x, weight)

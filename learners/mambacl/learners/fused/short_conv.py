@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mambacl.learners.fused.conv import CHANNELS
 from mambacl.learners.fused.operation import Gradients, Operation, run
 
 TILE = 256
@@ -21,7 +22,8 @@ def short_conv(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, silu: boo
     Returns:
         Outputs (B, L, E), and the last W - 1 inputs (B, W - 1, E).
     """
-    return _short_conv(x, state, weight, bias, silu=silu)
+    operation = _plain if x.shape[-1] % CHANNELS else _short_conv
+    return operation(x, state, weight, bias, silu=silu)
 
 
 def _plain(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, *, silu: bool) -> tuple[Tensor, Tensor]:
@@ -43,7 +45,7 @@ def _backward(
     gradients: tuple[Tensor, Tensor], x: Tensor, state: Tensor, weight: Tensor, bias: Tensor, *, silu: bool
 ) -> Gradients:
     (dy, d_after), (B, _, E) = gradients, x.shape
-    dx, d_state = torch.empty_like(x), torch.zeros_like(state)
+    dx, d_state = torch.empty_like(x), torch.empty_like(state)
     d_weight, d_bias = x.new_zeros(B, *weight.shape), x.new_zeros(B, E)
     inputs, outputs = (x, state, weight, bias, dy, d_after), (dx, d_state, d_weight, d_bias)
     run("short_conv_adjoint", B * -(-E // TILE), TILE, silu, *inputs, *outputs)

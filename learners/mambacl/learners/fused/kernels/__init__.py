@@ -1,7 +1,7 @@
 """Compiled loops of `mambacl.learners.fused`. A file holds all that its kernels compile: numba's cache does not notice changes of
 files that are imported there."""
 
-from mambacl.learners.fused.kernels.conv import conv, conv_adjoint
+from mambacl.learners.fused.kernels.conv import conv, conv_adjoint, short_conv, short_conv_adjoint
 from mambacl.learners.fused.kernels.passes import (
     gate,
     gate_adjoint,
@@ -9,8 +9,6 @@ from mambacl.learners.fused.kernels.passes import (
     group_norm_adjoint,
     rms_norm,
     rms_norm_adjoint,
-    short_conv,
-    short_conv_adjoint,
     softplus,
     softplus_adjoint,
     transpose,

@@ -1,4 +1,5 @@
-"""Convolutions of the encoder with the group normalisation before them, compiled by numba to explicit vectors.
+"""Convolutions, compiled by numba to explicit vectors: those of the encoder with the group normalisation before them, and those of a
+stream with the SiLU behind them.
 
 Legend: B images, H x W pixels of C channels go in, h x w pixels of O channels come out, I items of work. Y x X numbers are those of
 an image with its zeros, K those of a row of a patch, M those of an image that goes in, N those of one that comes out.
@@ -9,11 +10,15 @@ ROWS x one or two vectors of sums stays in registers, to which each turn adds a 
 are images for outputs and for gradients of images, and numbers of a patch for gradients of filters. Some images are in the cache at
 once, with zeros around them; normalised numbers are never in memory.
 
+A stream's tokens are taken some at a time, and of those a vector of channels. B is episodes there, L tokens, E channels, P inputs before
+the stream, W = P + 1 the filter's width.
+
 Sums over several images are kept apart by item, which depends on shapes alone: results have equal bits for any number of threads.
 
 Everything numba compiles here is in this file: its cache does not notice changes of files imported there.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, cast
@@ -30,6 +35,7 @@ LANES = 16  # channels of a vector
 GROUP = 8  # channels that are normalised together
 FILTER = 3  # rows of a filter, and columns
 LINE = 64  # bytes that a cache fetches together
+TOKENS = 16  # of a stream, which are in the cache at once
 
 # No flag lets the compiler assume away NaN or infinity. All functions within others are inlined by force, as in scan/kernels.py.
 FAST: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -145,6 +151,46 @@ def root(typing_context, x):
         (values,) = arguments
         name, kind = f"llvm.sqrt.v{LANES}f{x.real.bitwidth}", ir.FunctionType(values.type, [values.type])
         return builder.call(builder.module.declare_intrinsic(name, (), kind), [values])
+
+    return x(x), generate
+
+
+# Of 2**x on [-1/2, 1/2], as in scan/kernels.py. The shift's sum with x holds the rounded x in its low bits.
+_EXP2 = [1, 0.693146824836731, 0.24022236466407776, 0.05550900101661682, 0.009671780280768871, 0.001322291325777769]
+_SHIFT, _MANTISSA, _LEAST = 1.5 * 2.0**23, 23, -126
+
+
+@intrinsic
+def sigmoid(typing_context, x):
+    """1 / (1 + exp(-x)). In float32 exp(-|x|) is 0 from 88 on."""
+
+    def constant(kind, value):
+        return ir.Constant(kind, [value] * LANES)
+
+    def exp_of_float32(builder, x):
+        bits = ir.VectorType(ir.IntType(32), LANES)
+        log2e, shift = constant(x.type, math.log2(math.e)), constant(x.type, _SHIFT)
+        rounded = _multiply_add(builder, x, log2e, shift)
+        n = builder.fsub(rounded, shift)
+        r = _multiply_add(builder, x, log2e, builder.fneg(n))
+        p = constant(x.type, _EXP2[-1])
+        for coefficient in _EXP2[-2::-1]:
+            p = _multiply_add(builder, p, r, constant(x.type, float(coefficient)))
+        power = builder.shl(builder.bitcast(rounded, bits), constant(bits, _MANTISSA))
+        p = builder.bitcast(builder.add(builder.bitcast(p, bits), power), x.type)
+        return builder.select(builder.fcmp_ordered("<", n, constant(x.type, float(_LEAST))), constant(x.type, 0.0), p)
+
+    def generate(context, builder, signature, arguments):
+        (values,) = arguments
+        kind, zero, one = values.type, constant(values.type, 0.0), constant(values.type, 1.0)
+        below = builder.fcmp_ordered("<", values, zero)
+        distance = builder.select(below, values, builder.fneg(values))  # -|x|, or NaN
+        if x.real.bitwidth == 32:
+            e = exp_of_float32(builder, distance)
+        else:
+            name = f"llvm.exp.v{LANES}f64"
+            e = builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind])), [distance])
+        return builder.fdiv(builder.select(below, e, one), builder.fadd(one, e))
 
     return x(x), generate
 
@@ -418,3 +464,104 @@ def _normal_adjoint(x_BHWC, i, scale_C, moments, image_YX, dz_HWC, dx_BHWC, d_sc
         for at in range(0, H * W * C, C):
             normal = (load(x, first + at) - mean) * inverse
             store(dx, first + at, inverse * (load(dz, c + at) * scale - level - normal * along))
+
+
+# ---- the convolution of a stream: an item is a tile of channels of an episode ----------------------------------------
+
+
+@njit(**INNER)
+def _rows(x, first, state, state_first, E, past, t, count, rows):
+    """Put rows t to t + count of a stream that begins with its state into `rows`, of a vector of channels."""
+    for r in range(count):
+        row = t + r
+        if row < past:
+            store(rows, r * LANES, load(state, state_first + row * E))
+        else:
+            store(rows, r * LANES, load(x, first + (row - past) * E))
+
+
+@njit(**INNER)
+def _convolved(rows, t, weight, e, E, past, total):
+    """`total`, and the products of the filter with `rows` from row t on."""
+    for k in range(past + 1):
+        total = total + load(weight, k * E + e) * load(rows, (t + k) * LANES)
+    return total
+
+
+@njit(cache=True, **FAST)
+def short_conv(begin, end, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, y_BLE):
+    """E, and with it every tile, is a multiple of LANES."""
+    (_, L, E), past = x_BLE.shape, state_BPE.shape[1]
+    x, state, weight, y = x_BLE.reshape(-1), state_BPE.reshape(-1), weight_WE.reshape(-1), y_BLE.reshape(-1)
+    rows, tiles = np.empty((past + TOKENS) * LANES, x.dtype), -(-E // tile)
+    for item in range(begin, end):
+        i, start = item // tiles, item % tiles * tile
+        for t in range(0, L, TOKENS):
+            count = min(TOKENS, L - t)
+            for e in range(start, min(start + tile, E), LANES):
+                first, bias = i * L * E + e, load(bias_E, e)
+                _rows(x, first, state, i * past * E + e, E, past, t, past + count, rows)
+                for r in range(count):
+                    at = first + (t + r) * E
+                    prefetch(x, at + TOKENS * E)
+                    prefetch(y, at + TOKENS * E)
+                    z = _convolved(rows, r, weight, e, E, past, bias)
+                    store(y, at, z * sigmoid(z) if silu else z)
+
+
+@njit(cache=True, **FAST)
+def short_conv_adjoint(
+    begin, end, tile, silu, x_BLE, state_BPE, weight_WE, bias_E, dy_BLE, d_after_BPE,
+    dx_BLE, d_state_BPE, d_weight_BWE, d_bias_BE,
+):  # fmt: skip
+    """Fills dx and d_state, and adds to all others. The convolution before the SiLU is computed again."""
+    (_, L, E), past = x_BLE.shape, state_BPE.shape[1]
+    x, state, weight, dy = x_BLE.reshape(-1), state_BPE.reshape(-1), weight_WE.reshape(-1), dy_BLE.reshape(-1)
+    dx, d_state, d_after = dx_BLE.reshape(-1), d_state_BPE.reshape(-1), d_after_BPE.reshape(-1)
+    d_weight, d_bias = d_weight_BWE.reshape(-1), d_bias_BE.reshape(-1)
+    one, tiles = spread(x, x.dtype.type(1)), -(-E // tile)
+    zero = one - one
+    rows = np.empty((past + TOKENS) * LANES, x.dtype)
+    dz = np.empty((past + TOKENS) * LANES, x.dtype)
+    kept = np.empty(past * E, x.dtype)  # the last dz of each channel
+    for item in range(begin, end):
+        i, start = item // tiles, item % tiles * tile
+        kept[:] = 0
+        for t in range(0, L + past, TOKENS):  # of the state and the stream; no output is after the stream
+            count, outputs = min(TOKENS, L + past - t), max(0, min(TOKENS, L - t))
+            for e in range(start, min(start + tile, E), LANES):
+                first, before, bias = i * L * E + e, i * past * E + e, load(bias_E, e)
+                _rows(x, first, state, before, E, past, t, past + outputs, rows)
+                for p in range(past):
+                    store(dz, p * LANES, load(kept, p * E + e))
+                total = load(d_bias, i * E + e)
+                for r in range(count):
+                    at, here = first + (t + r) * E, zero
+                    prefetch(x, at + TOKENS * E)
+                    prefetch(dy, at + TOKENS * E)
+                    prefetch(dx, at + TOKENS * E)
+                    if r < outputs:
+                        here = load(dy, at)
+                        if silu:
+                            z = _convolved(rows, r, weight, e, E, past, bias)
+                            s = sigmoid(z)
+                            here = here * (s * (one + z * (one - s)))
+                    store(dz, (past + r) * LANES, here)
+                    total = total + here
+                store(d_bias, i * E + e, total)
+                for k in range(past + 1):
+                    at = (i * (past + 1) + k) * E + e
+                    total = load(d_weight, at)
+                    for r in range(outputs):
+                        total = total + load(dz, (past + r) * LANES) * load(rows, (r + k) * LANES)
+                    store(d_weight, at, total)
+                for r in range(count):
+                    total = load(d_after, before + (t + r - L) * E) if t + r >= L else zero
+                    for k in range(past + 1):
+                        total = total + load(weight, k * E + e) * load(dz, (past + r - k) * LANES)
+                    if t + r < past:
+                        store(d_state, before + (t + r) * E, total)
+                    else:
+                        store(dx, first + (t + r - past) * E, total)
+                for p in range(past):
+                    store(kept, p * E + e, load(dz, (count + p) * LANES))
