@@ -162,6 +162,14 @@ def test_against_a_stored_result_exit_code_and_lines_say_what_has_fallen(tmp_pat
     assert "once more, since ratios have fallen:\nscan: faster: 15 now, 20 x before" in capsys.readouterr().err
     assert run("bench", ["scan", "--against", str(file)]) == 2
     assert "was measured in scope 'quick', this run is 'full'" in capsys.readouterr().err
+    elsewhere = json.loads(file.read_text())
+    elsewhere["machine"]["processor"] = "an abacus"
+    (tmp_path / "abacus.json").write_text(json.dumps(elsewhere))
+    slow_once = iter([15.0, 20.0])
+    assert run("bench", [*asked, "--against", str(tmp_path)]) == 0, "of a folder, what such a processor has reached"
+    assert "20 x before" in capsys.readouterr().err
+    assert run("bench", [*asked, "--against", str(tmp_path / "abacus.json")]) == 2
+    assert "but of ['an abacus']: make one here with --output" in capsys.readouterr().err
     file.write_text("[]")
     assert run("bench", [*asked, "--against", str(file)]) == 2
     assert "holds no result of mambacl bench" in capsys.readouterr().err

@@ -170,12 +170,12 @@ def test_ends_of_the_range(x):
     """Guards the exponentials of float32 where they overflow and vanish."""
     ends = torch.tensor([[x]])
     wide, none, ones = ends.expand(1, 1, CHANNELS), torch.zeros(1, 0, CHANNELS), torch.ones(1, CHANNELS)
-    for case, inputs, settings in (
+    for case, inputs, how in (
         (_softplus, (ends, torch.zeros(1)), {}),
         (_gate, (ends, ends), {}),
         (_short_conv, (wide, none, ones, torch.zeros(CHANNELS)), {"silu": True}),
     ):
-        fast, plain = case(*inputs, **settings), case.plain(*inputs, **settings)
+        fast, plain = case(*inputs, **how), case.plain(*inputs, **how)
         torch.testing.assert_close(fast, plain, atol=1e-30, rtol=1e-5, equal_nan=True)
 
 

@@ -6,19 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from mambacl.platform.benchmarks.measure import RATIOS, Scope
+from mambacl.platform.machine import processor
 from mambacl.tasks.config import ConfigError
 
 
 def read(path: Path, scope: Scope) -> dict[str, Any]:
-    """A result that `--output` wrote. Raises ConfigError where it is none, or of another scope: its ratios are others."""
-    try:
-        stored = json.loads(path.read_text())
-        measured, _ = stored["scope"], stored["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"against: {path} holds no result of mambacl bench ({type(error).__name__})") from None
-    if measured != scope:
-        raise ConfigError(f"against: {path} was measured in scope {measured!r}, this run is {scope!r}")
-    return stored
+    """A result that `--output` wrote, or that of a folder which is of this processor.
+
+    Raises ConfigError where there is none, or only of another scope or processor: their ratios are others.
+    """
+    files, here, others = sorted(path.glob("*.json")) if path.is_dir() else [path], processor(), []
+    for file in files:
+        try:
+            stored = json.loads(file.read_text())
+            measured, there, _ = stored["scope"], stored["machine"]["processor"], stored["rows"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"against: {file} holds no result of mambacl bench ({type(error).__name__})") from None
+        if there == here and measured != scope:
+            raise ConfigError(f"against: {file} was measured in scope {measured!r}, this run is {scope!r}")
+        if there == here:
+            return stored
+        others.append(there)
+    raise ConfigError(
+        f"against: {path} has no result of this processor, {here!r}, but of {others}: make one here with --output"
+    )
 
 
 def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> dict[tuple[str, str], str]:

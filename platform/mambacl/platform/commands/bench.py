@@ -38,8 +38,8 @@ class Options:
     """Write the result into these files, too: all of it as .json, its tables as .md, where they follow what stands there up to
     the line <!-- tables -->."""
     against: Path | None = None
-    """Compare the ratios with those that --output wrote into this file: a line for each that has become worse by more than
-    the tolerance twice, in processes of their own, and exit code 1."""
+    """Compare the ratios with those that --output wrote on such a processor, into this file or one of this folder: a line for each
+    that has become worse by more than the tolerance twice, in processes of their own, and exit code 1."""
     tolerance: float = 0.2
     """How much worse a ratio may be: 0.2 is a fifth."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
