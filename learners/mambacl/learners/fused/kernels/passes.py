@@ -1,6 +1,6 @@
 """Fused loops of `mambacl.learners.fused` and their adjoints, compiled by numba.
 
-Legend: B episodes, L tokens, W filter width, E and C channels, R rows, D width, I items of work.
+Legend: R rows, E channels, D width, G groups of S numbers, I items of work.
 
 A call does the items from `begin` to `end`. Sums over several items are kept apart by item, which depends on shapes alone: results
 have equal bits for any number of threads. Inner loops run over contiguous numbers and become vector code.
