@@ -531,7 +531,8 @@ def short_conv_adjoint(
             count, outputs = min(TOKENS, L + past - t), max(0, min(TOKENS, L - t))
             for e in range(start, min(start + tile, E), LANES):
                 first, before, bias = i * L * E + e, i * past * E + e, load(bias_E, e)
-                _rows(x, first, state, before, E, past, t, past + outputs, rows)
+                # Where there are no more outputs, rows would lie past the end of the stream.
+                _rows(x, first, state, before, E, past, t, past + outputs if outputs else 0, rows)
                 for p in range(past):
                     store(dz, p * LANES, load(kept, p * E + e))
                 total = load(d_bias, i * E + e)
