@@ -523,7 +523,7 @@ def short_conv_adjoint(
     zero = one - one
     rows = np.empty((past + TOKENS) * LANES, x.dtype)
     dz = np.empty((past + TOKENS) * LANES, x.dtype)
-    kept = np.empty(past * E, x.dtype)  # the last dz of each channel
+    kept = np.empty(past * tile, x.dtype)  # the last dz of each channel of a tile
     for item in range(begin, end):
         i, start = item // tiles, item % tiles * tile
         kept[:] = 0
@@ -534,7 +534,7 @@ def short_conv_adjoint(
                 # Where there are no more outputs, rows would lie past the end of the stream.
                 _rows(x, first, state, before, E, past, t, past + outputs if outputs else 0, rows)
                 for p in range(past):
-                    store(dz, p * LANES, load(kept, p * E + e))
+                    store(dz, p * LANES, load(kept, p * tile + e - start))
                 total = load(d_bias, i * E + e)
                 for r in range(count):
                     at, here = first + (t + r) * E, zero
@@ -565,4 +565,4 @@ def short_conv_adjoint(
                     else:
                         store(dx, first + (t + r - past) * E, total)
                 for p in range(past):
-                    store(kept, p * E + e, load(dz, (count + p) * LANES))
+                    store(kept, p * tile + e - start, load(dz, (count + p) * LANES))
