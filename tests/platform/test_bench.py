@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mambacl.platform.benchmarks import BENCHMARKS
-from mambacl.platform.benchmarks.measure import ROUNDS, Row, measure, turn
+from mambacl.platform.benchmarks.measure import LIMITS, ROUNDS, Row, measure, turn
 from mambacl.platform.benchmarks.regression import fallen
 from mambacl.platform.benchmarks.report import content
 from mambacl.platform.cli import run
@@ -94,6 +94,12 @@ def test_functions_take_turns_after_a_warm_up_on_the_asked_threads():
     assert torch.get_num_threads() == before
     assert len(measure([lambda: None], before, "full", seconds=0.1, repeated=False)) > ROUNDS["full"]
     assert len(measure([lambda: None], before, "tiny", seconds=0.1)) == ROUNDS["tiny"]
+
+
+def test_a_quick_benchmark_has_fewer_rounds_of_what_takes_long(monkeypatch):
+    monkeypatch.setitem(LIMITS, "quick", 0.01)
+    assert len(measure([lambda: time.sleep(0.02)], 1, "quick", seconds=0.0)) == 1
+    assert len(measure([lambda: time.sleep(0.02)], 1, "full", seconds=0.0)) == ROUNDS["full"]
 
 
 def test_a_turn_repeats_what_is_short_and_leaves_out_its_first_call():

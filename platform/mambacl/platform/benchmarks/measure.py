@@ -18,10 +18,13 @@ repetitions, so that all benchmarks together take minutes. tiny: everything at s
 works; no target is met or missed."""
 
 ROUNDS: dict[Scope, int] = {"full": 5, "quick": 3, "tiny": 3}
-"""Fewest repetitions, however long one takes."""
+"""Fewest repetitions, within LIMITS."""
 
 SHARES: dict[Scope, float] = {"full": 1.0, "quick": 0.1, "tiny": 0.0}
 """Of the seconds that repetitions go on for in full."""
+
+LIMITS: dict[Scope, float] = {"full": float("inf"), "quick": 20.0, "tiny": float("inf")}
+"""Seconds after which no further repetition begins."""
 
 TURNS: dict[Scope, float] = {"full": 0.25, "quick": 0.25, "tiny": 0.0}
 """Seconds of a turn, in which a function that takes less is repeated."""
@@ -97,9 +100,10 @@ def in_turns(turns: Sequence[Callable[[], float]], scope: Scope, seconds: float)
     for each in turns:
         each()
     rounds: list[list[float]] = []
-    begun = time.monotonic()
-    while len(rounds) < ROUNDS[scope] or time.monotonic() - begun < SHARES[scope] * seconds:
+    begun, passed = time.monotonic(), 0.0
+    while (len(rounds) < ROUNDS[scope] or passed < SHARES[scope] * seconds) and passed < LIMITS[scope]:
         rounds.append([each() for each in turns])
+        passed = time.monotonic() - begun
     return np.array(rounds)
 
 

@@ -26,7 +26,7 @@ from mambacl.tasks.config import parse
 WORKERS = (1, 2)
 TURNS: dict[Scope, int] = {"full": 3, "quick": 1, "tiny": 1}
 """Of one worker, two, and those that share nothing: a machine's own speed changes within minutes."""
-POINTS: dict[Scope, int] = {"full": 14, "quick": 12, "tiny": 8}
+POINTS: dict[Scope, int] = {"full": 14, "quick": 10, "tiny": 8}
 """Of a training curve."""
 FIRST = 4
 """Points that do not count."""
@@ -99,7 +99,7 @@ def intervals(run: Path) -> np.ndarray:
 def evaluation_rows(folder: Path, scope: Scope) -> Iterator[Row]:
     """Cells as they are computed for a suite, with a Ray task on each free CPU; the other CPUs are held. One worker and two
     take turns."""
-    count, turns = {"full": (16, 3), "quick": (8, 2), "tiny": (4, 1)}[scope]
+    count, turns = {"full": (16, 3), "quick": (8, 1), "tiny": (4, 1)}[scope]
     tasks, shots = (3, 1) if scope == "tiny" else (20, 5)
     new_cells = cell_maker("mamba", tasks, shots, count)
     seconds: dict[int, list[np.ndarray]] = {workers: [] for workers in WORKERS}
