@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from filelock import FileLock
 
 WEIGHED = {
     "name": "weighed",
@@ -27,16 +28,21 @@ WEIGHED = {
 
 
 @pytest.fixture(scope="session")
-def weighed(tmp_path_factory):
-    """Folder of a study of two learners, each with and without regularisation, with two seeds, searched first."""
+def weighed(tmp_path_factory, worker_id):
+    """Folder of a study of two learners, each with and without regularisation, with two seeds, searched first. It is run once
+    for all of pytest's workers."""
     from mambacl.platform.config import StorageConfig
     from mambacl.platform.studying.command import study
     from mambacl.platform.studying.config import StudyConfig
     from mambacl.tasks.config import parse
 
-    root = tmp_path_factory.mktemp("weighed") / "runs"
-    study(parse(StudyConfig, WEIGHED), {}, StorageConfig(root=str(root)))
-    return root / "studies" / "weighed"
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "weighed"
+    folder = root / "studies" / "weighed"
+    with FileLock(f"{root}.lock"):
+        if not (folder / "report.html").exists():
+            study(parse(StudyConfig, WEIGHED), {}, StorageConfig(root=str(root)))
+    return folder
 
 
 @pytest.fixture(scope="session")
