@@ -35,26 +35,24 @@ def read(path: Path, scope: Scope) -> dict[str, Any]:
 def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> dict[tuple[str, str], str]:
     """A line for each stored ratio that has become worse by more than the tolerance (0.2: a fifth), or is missing.
 
-    By benchmark and what they are, of the benchmarks that were run now. A ratio whose target is an upper bound is the better the
-    lower it is.
+    By benchmark and what they are, of the benchmarks that were run now. The median of now is compared with the worse quartile
+    of before, since few repetitions of some sides are far apart. A ratio whose target is an upper bound is the better the lower
+    it is.
     """
     now, lines = _ratios(found["rows"]), {}
     for (benchmark, what), before in _ratios(stored["rows"]).items():
         if benchmark not in found["seconds"]:
             continue
         row = now.get((benchmark, what))
-        if row is None or _worse(row["median"], before, tolerance):
+        better_below = (before["target"] or "").startswith("<")
+        quartile = before["high" if better_below else "low"]
+        bound = quartile * (1 + tolerance if better_below else 1 - tolerance)
+        if row is None or (row["median"] > bound if better_below else row["median"] < bound):
             after = "not measured" if row is None else f"{row['median']:.3g}"
-            lines[benchmark, what] = f"{benchmark}: {what}: {after} now, {before['median']:.3g} {before['unit']} before"
+            lines[benchmark, what] = f"{benchmark}: {what}: {after} now, {quartile:.3g} {before['unit']} before"
     return lines
 
 
 def _ratios(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     """The measured ratios, by benchmark and what they are."""
     return {(row["benchmark"], row["what"]): row for row in rows if row["unit"] in RATIOS and row["median"] is not None}
-
-
-def _worse(median: float, before: dict[str, Any], tolerance: float) -> bool:
-    if (before["target"] or "").startswith("<"):
-        return median > before["median"] * (1 + tolerance)
-    return median < before["median"] * (1 - tolerance)
