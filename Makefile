@@ -1,4 +1,4 @@
-# make demo: install, then search, register and evaluate a learner on real glyph images (about 12 minutes on 2 cores).
+# make demo: install, then search, register and evaluate a learner on real glyph images (about five minutes on 2 cores).
 # make test: install what the tests need and run them, but for those that take minutes each; two files at a time,
 #   except those that kill parts of a cluster and time what the rest does.
 # make test-cluster: kill and starve what runs on a cluster of this machine, in all ways, and print what was lost;
