@@ -22,11 +22,12 @@ def read(path: Path, scope: Scope) -> dict[str, Any]:
             measured, there, _ = stored["scope"], stored["machine"]["processor"], stored["rows"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"against: {file} holds no result of mambacl bench ({type(error).__name__})") from None
-        if there == here and measured != scope:
+        if there != here:
+            others.append(there)
+        elif measured != scope:
             raise ConfigError(f"against: {file} was measured in scope {measured!r}, this run is {scope!r}")
-        if there == here:
+        else:
             return stored
-        others.append(there)
     raise ConfigError(
         f"against: {path} has no result of this processor, {here!r}, but of {others}: make one here with --output"
     )
@@ -44,15 +45,18 @@ def fallen(found: dict[str, Any], stored: dict[str, Any], tolerance: float) -> d
         if benchmark not in found["seconds"]:
             continue
         row = now.get((benchmark, what))
-        better_below = (before["target"] or "").startswith("<")
-        quartile = before["high" if better_below else "low"]
-        bound = quartile * (1 + tolerance if better_below else 1 - tolerance)
-        if row is None or (row["median"] > bound if better_below else row["median"] < bound):
+        if row is None or _worse(row["median"], before, tolerance):
             after = "not measured" if row is None else f"{row['median']:.3g}"
-            lines[benchmark, what] = f"{benchmark}: {what}: {after} now, {quartile:.3g} {before['unit']} before"
+            lines[benchmark, what] = f"{benchmark}: {what}: {after} now, {before['median']:.3g} {before['unit']} before"
     return lines
 
 
 def _ratios(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     """The measured ratios, by benchmark and what they are."""
     return {(row["benchmark"], row["what"]): row for row in rows if row["unit"] in RATIOS and row["median"] is not None}
+
+
+def _worse(median: float, before: dict[str, Any], tolerance: float) -> bool:
+    if (before["target"] or "").startswith("<"):
+        return median > before["high"] * (1 + tolerance)
+    return median < before["low"] * (1 - tolerance)

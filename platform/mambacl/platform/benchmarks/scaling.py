@@ -99,11 +99,11 @@ def intervals(run: Path) -> np.ndarray:
 def evaluation_rows(folder: Path, scope: Scope) -> Iterator[Row]:
     """Cells as they are computed for a suite, with a Ray task on each free CPU; the other CPUs are held. One worker and two
     take turns."""
-    count, turns = {"full": (16, 3), "quick": (8, 1), "tiny": (4, 1)}[scope]
+    count = {"full": 16, "quick": 8, "tiny": 4}[scope]
     tasks, shots = (3, 1) if scope == "tiny" else (20, 5)
     new_cells = cell_maker("mamba", tasks, shots, count)
     seconds: dict[int, list[np.ndarray]] = {workers: [] for workers in WORKERS}
-    for _ in range(turns):
+    for _ in range(TURNS[scope]):
         for workers in WORKERS:
             with only(workers):
                 [took] = measure([lambda: results(new_cells(), folder, lambda done, all: None)], 1, scope, 0.0).T
