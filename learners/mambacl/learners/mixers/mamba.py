@@ -21,39 +21,43 @@ from mambacl.learners.scan import selective_read, selective_scan
 
 
 class MambaMixer(Mixer):
-    """The standard block: B and C are shared by all channels, so a token has one key and one query of width N."""
+    """The standard block: B and C are shared by all channels, so a token has one key and one query of width N.
+
+    To find what a part is good for, it can be left out: decays (A = 0), steps that a token chooses, the gate of the outputs.
+    """
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
         D, E, N = config.width, config.expand * config.width, config.state_size
-        R = math.ceil(D / 16)
-        self.rank, self.kernel = R, config.kernel
-        self.in_proj = Linear(D, 2 * E, bias=False)
+        R = math.ceil(D / 16) if config.selective_steps else 0
+        self.rank, self.states, self.gated, self.kernel = R, N, config.gate, config.kernel
+        self.in_proj = Linear(D, 2 * E if config.gate else E, bias=False)
         self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
         self.x_proj = Linear(E, R + 2 * N, bias=False)
-        self.dt_proj = Linear(R, E)
-        self.A_log = log_rates((config.decay * torch.arange(1, N + 1).float()).repeat(E, 1))
+        self.dt_proj = Linear(R, E) if R else None
+        self.dt_bias = None if R else nn.Parameter(torch.empty(E))
+        rates = (config.decay * torch.arange(1, N + 1).float()).repeat(E, 1)
+        self.A_log = log_rates(rates) if config.decays else None
         self.D = nn.Parameter(torch.ones(E))
         self.out_proj = Linear(E, D, bias=False)
-        nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
+        if self.dt_proj:
+            nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
         start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
-        start_steps(self.dt_proj.bias, *config.delta)
+        start_steps(self.step_bias, *config.delta)
 
     @property
     def groups(self) -> int:
         return len(self.D)
 
     def init_state(self, batch_size: int) -> State:
-        state = {"h": self.A_log.new_zeros(batch_size, *self.A_log.shape)}
+        state = {"h": self.D.new_zeros(batch_size, self.groups, self.states)}
         return state | ({"conv": self.conv.init_state(batch_size)} if self.conv else {})
 
     def state_floats(self, tokens: int) -> int:
-        return self.A_log.numel() + (self.conv.state_floats if self.conv else 0)
+        return self.groups * self.states + (self.conv.state_floats if self.conv else 0)
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
-        E = self.groups
-        # The gate z serves the outputs alone.
-        x, z = linear(x_BLD, self.in_proj.weight[:E]), linear(x_BLD, self.in_proj.weight[E:]) if outputs else None
+        x = linear(x_BLD, self.in_proj.weight[: self.groups])
         after = dict(state)  # keeps the order of the leaves: saved states are restored by it
         if self.conv:
             u, after["conv"] = self.conv.stream(x, state["conv"], silu=True)
@@ -63,31 +67,39 @@ class MambaMixer(Mixer):
         y, after["h"] = selective_scan(
             u, delta, self.A, B, C if outputs else None, self.D if outputs else None, state["h"], kernel=self.kernel
         )
-        output = None if y is None or z is None else self.out_proj(gate(y, z))
-        return output, after, {"u": u, "delta": delta, "B": B}
+        return None if y is None else self._leave(y, x_BLD), after, {"u": u, "delta": delta, "B": B}
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
-        E = self.groups
-        x, z = linear(x_BMD, self.in_proj.weight[:E]), linear(x_BMD, self.in_proj.weight[E:])
+        x = linear(x_BMD, self.in_proj.weight[: self.groups])
         u = self.conv.read(x, state["conv"], silu=True) if self.conv else F.silu(x)
         delta, B, C = self._selective(u)
         y = selective_read(u, delta, self.A, B, C, self.D, state["h"], kernel=self.kernel)
-        return self.out_proj(gate(y, z)), {"u": u, "delta": delta, "B": B, "C": C}
+        return self._leave(y, x_BMD), {"u": u, "delta": delta, "B": B, "C": C}
 
     def scan_flops(self, tokens: int, outputs: bool) -> int:
         # For a channel and state number: exponential and product of the decay, product and sum of the update, the products
         # that form the write; and product and sum of the output.
-        return tokens * self.A_log.numel() * (9 if outputs else 7)
+        return tokens * self.groups * self.states * (9 if outputs else 7)
+
+    @property
+    def step_bias(self) -> Tensor:
+        bias = self.dt_proj.bias if self.dt_proj else self.dt_bias
+        assert bias is not None
+        return bias
 
     @property
     def A(self) -> Tensor:
-        return -torch.exp(self.A_log)
+        return self.D.new_zeros(self.groups, self.states) if self.A_log is None else -torch.exp(self.A_log)
 
     def _selective(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Delta (B, L, E) and B, C (B, L, N) of the tokens' inputs u."""
-        N = self.A_log.shape[1]
-        step, B, C = self.x_proj(u).split([self.rank, N, N], dim=-1)
-        return softplus(linear(step, self.dt_proj.weight), self.dt_proj.bias), B, C
+        step, B, C = self.x_proj(u).split([self.rank, self.states, self.states], dim=-1)
+        chosen = linear(step, self.dt_proj.weight) if self.dt_proj else torch.zeros_like(u)
+        return softplus(chosen, self.step_bias), B, C
+
+    def _leave(self, y_BLE: Tensor, x_BLD: Tensor) -> Tensor:
+        y_BLE = gate(y_BLE, linear(x_BLD, self.in_proj.weight[self.groups :])) if self.gated else y_BLE
+        return self.out_proj(y_BLE)
 
     def scores(self, tokens: Trace, queries: Trace) -> Tensor:
         """C_q . B_t, the paper's analogue of query times key: (B, 1, M, L)."""

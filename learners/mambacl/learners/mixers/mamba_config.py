@@ -23,6 +23,12 @@ class MambaConfig(SequenceConfig):
     a stream of a hundred tokens ends: queries cannot read what was written, and meta-training stays on its plateau."""
     delta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.001, 0.1)
     """Smallest and largest initial step Delta: how strongly a token is written, and with `decay` how fast it fades."""
+    decays: bool = True
+    """Let what is held fade; without, A = 0 and the state is a sum over the stream."""
+    selective_steps: bool = True
+    """Let a token choose its step Delta; without, each channel learns one for all tokens."""
+    gate: bool = True
+    """Multiply the outputs by the SiLU of a second projection of the token; without, they leave as they are."""
     feed_forward: Annotated[float, Field(ge=0)] = 0.0
     """Width of a feed-forward part after the mixer, as a multiple of D; 0 for none, as in Mamba."""
     short_conv: Annotated[int, Field(ge=0, le=16)] = 4
