@@ -24,10 +24,16 @@ CONFIGS = {
     "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, **SMALL},
     "mamba positions": {"name": "mamba", "state_size": 5, "positions": "sinusoidal", "feed_forward": 2, **SMALL},
     "mamba experts": {"name": "mamba", "state_size": 5, "feed_forward": 2, "experts": {"count": 4}, **SMALL},
+    "mamba without decays": {"name": "mamba", "state_size": 5, "decays": False, **SMALL},
+    "mamba without gate": {"name": "mamba", "state_size": 5, "gate": False, **SMALL},
+    "mamba with fixed steps": {"name": "mamba", "state_size": 5, "selective_steps": False, **SMALL},
     "mamba2": {"name": "mamba2", **MATRIX},
     "attention": {"name": "attention", "heads": 2, **SMALL},
     "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", "short_conv": 0, **SMALL},
-    "attention rotary": {"name": "attention", "heads": 2, "positions": "rotary", "short_conv": 0, **SMALL},
+    "transformer": {"name": "transformer", "heads": 2, **SMALL},
+    "transformer rotary": {"name": "transformer", "heads": 2, "positions": "rotary", **SMALL},
+    "transformer alibi": {"name": "transformer", "heads": 2, "positions": "alibi", **SMALL},
+    "transformer log length": {"name": "transformer", "heads": 2, "log_length": True, **SMALL},
     "linear_attention": {"name": "linear_attention", **MATRIX},
     "performer": {"name": "performer", **MATRIX},
     "gated_deltanet": {"name": "gated_deltanet", **MATRIX},
@@ -48,7 +54,7 @@ CONFIGS = {
     "online_sgd": {"name": "online_sgd"},
     "joint_sgd": {"name": "joint_sgd", "steps": 5},
 }
-GROWING = {"attention", "knn", "joint_sgd"}
+GROWING = {"attention", "transformer", "knn", "joint_sgd"}
 UNTRAINED = {"nearest_mean", "knn", "slda", "ridge", "random_ridge", "online_sgd", "joint_sgd"}
 ORDERLESS = {"prototypes", "gemcl", "alpaca", "nearest_mean", "knn", "slda", "ridge", "random_ridge", "joint_sgd"}
 """Whose answers do not depend on the order of the stream."""

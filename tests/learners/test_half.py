@@ -5,12 +5,11 @@ import torch
 
 from mambacl import learners
 from mambacl.learners.registry import SHIPPED
-from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.episode import Episode, Spec
 
 B, T, M, V = 2, 6, 3, 5
 SPEC = Spec(input="vector", shape=(8,), output="classification", size=V, digest="")
-NAMES = [config.model_fields["name"].default for config in SHIPPED if issubclass(config, SequenceConfig)]
+CONVOLVED = [config.model_fields["name"].default for config in SHIPPED if "short_conv" in config.model_fields]
 
 
 def episode():
@@ -28,13 +27,19 @@ def episode():
     )
 
 
-@pytest.mark.parametrize("short_conv", [0, 4])
-@pytest.mark.parametrize("name", NAMES)
-def test_sequence_learners_train_under_autocast(name, short_conv):
+KINDS = [
+    *({"name": name, "short_conv": width, "positions": "sinusoidal"} for name in CONVOLVED for width in (0, 4)),
+    *({"name": "transformer", "positions": positions} for positions in ("sinusoidal", "alibi", "rotary")),
+    {"name": "transformer", "log_length": True},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(map(str, kind.values())))
+def test_sequence_learners_train_under_autocast(kind):
     """Guards `train.precision: bfloat16`: without a short convolution, whose filters are float32, even more of the tokens
     are half."""
     torch.manual_seed(0)
-    learner = learners.build({"name": name, "width": 16, "short_conv": short_conv, "positions": "sinusoidal"}, SPEC)
+    learner = learners.build({"width": 16, **kind}, SPEC)
     torch.nn.init.normal_(learner.head.weight)
     exact = learner(episode()).prediction
     state = learner.init_state(B)
@@ -47,4 +52,4 @@ def test_sequence_learners_train_under_autocast(name, short_conv):
     assert all(torch.isfinite(p.grad).all() for p in learner.parameters() if p.grad is not None)
     recurrent = [x for layer in state["layers"] for name, x in layer.items() if name in ("h", "S", "G")]
     assert all(x.dtype == torch.float32 for x in recurrent)
-    assert recurrent or name == "attention"
+    assert recurrent or kind["name"] in ("attention", "transformer")

@@ -24,6 +24,7 @@ from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
 from mambacl.learners.mixers.mlstm_config import MlstmConfig
 from mambacl.learners.mixers.performer_config import PerformerConfig
+from mambacl.learners.mixers.transformer_config import TransformerConfig
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import parse
 
@@ -37,6 +38,7 @@ SHIPPED: tuple[type[LearnerBase], ...] = (
     MambaConfig,
     Mamba2Config,
     AttentionConfig,
+    TransformerConfig,
     LinearAttentionConfig,
     PerformerConfig,
     GatedDeltaNetConfig,

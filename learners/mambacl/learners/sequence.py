@@ -24,6 +24,9 @@ logger = logging.getLogger("mambacl")
 ROUTING = ("router", "chosen")
 """What a block with experts adds to the traces."""
 
+OFFSETS = 2048
+"""Positions that a stream with `random_offset` may start from in training: as many as 1,000 examples have tokens."""
+
 MAP_FLOATS = 2**24
 """Largest intermediate of an exact association map; groups of channels are taken in turns below it."""
 
@@ -70,6 +73,7 @@ class SequenceLearner(Learner):
         """config: a SequenceConfig with the mixer's own fields (positions, short_conv and more)."""
         super().__init__(spec)
         self.config = config
+        self.start = 0
         D = config.width
         self.encoder = build_encoder(config.encoder, spec, D)
         classes = spec.output == "classification"
@@ -82,10 +86,11 @@ class SequenceLearner(Learner):
         # would flatten the features before any association has formed.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        if not self.joined and config.positions == "none" and not config.short_conv:
+        ways = [field for field in ("short_conv", "positions") if hasattr(config, field)]
+        if not self.joined and all(getattr(config, field) in (0, "none") for field in ways):
             logger.warning(
-                "learner.short_conv and learner.positions: with neither, a label token cannot find its example; "
-                "set one of them, or tokens: joined"
+                "learner: a label token cannot find its example; set %s, or learner.tokens: joined",
+                " or ".join(f"learner.{field}" for field in ways),
             )
 
     @property
@@ -108,11 +113,15 @@ class SequenceLearner(Learner):
         return sum(block.mixer.scan_flops(queries, True) for block in self._blocks)
 
     def before_step(self, step: int) -> None:
+        if self.config.positions == "random_offset":  # "SHAPE" (Kiyono et al., 2021)
+            self.start = int(torch.randint(OFFSETS, ()))
         for block in self._blocks:
             block.mixer.before_step(step)
 
     def init_state(self, batch_size: int) -> State:
-        return {"tokens": torch.tensor(0), "layers": [block.mixer.init_state(batch_size) for block in self._blocks]}
+        # The position of the next token: not always their number, as positions of a training step may start elsewhere.
+        tokens = torch.tensor(self.start if self.training else 0)
+        return {"tokens": tokens, "layers": [block.mixer.init_state(batch_size) for block in self._blocks]}
 
     def state_floats(self, examples: int) -> int:
         return sum(block.mixer.state_floats(examples * self.tokens_per_example) for block in self._blocks)
@@ -225,11 +234,9 @@ class SequenceLearner(Learner):
         return bounded(self.head(self.norm(queries)), self.spec), traces
 
     def _place(self, tokens: Tensor, position_L: Tensor) -> Tensor:
-        return (
-            tokens + sinusoids(position_L, tokens.shape[-1]).to(tokens.dtype)
-            if self.config.positions == "sinusoidal"
-            else tokens
-        )
+        if self.config.positions not in ("sinusoidal", "random_offset"):
+            return tokens
+        return tokens + sinusoids(position_L, tokens.shape[-1]).to(tokens.dtype)
 
     def _association(self, layer: int, tokens: Trace, queries: Trace, query_after: Tensor, exact: bool) -> Association:
         mixer = self._blocks[layer].mixer
