@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mambacl.learners.closed_form.configs import AlpacaConfig
 from mambacl.learners.features import FeatureLearner
 from mambacl.learners.learner import State
+from mambacl.learners.undecayed import undecayed
 from mambacl.tasks.episode import Spec
 
 
@@ -19,7 +20,7 @@ class Alpaca(FeatureLearner):
     def __init__(self, config: AlpacaConfig, spec: Spec) -> None:
         super().__init__(config, spec, outputs=("regression", "angle"))
         self.mean = nn.Parameter(torch.zeros(self.size, spec.size))
-        self.factor = nn.Parameter(config.precision**0.5 * torch.eye(self.size))
+        self.factor = undecayed(config.precision**0.5 * torch.eye(self.size))
 
     def init_state(self, batch_size: int) -> State:
         factor = self.factor.tril()

@@ -8,7 +8,7 @@ import dataclasses
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.learners.learner import State
@@ -18,6 +18,7 @@ from mambacl.learners.mixers.mesanet_config import MesaNetConfig
 from mambacl.learners.mixers.mixer import Trace
 from mambacl.learners.scan import matrix
 from mambacl.learners.scan.writes import Writes
+from mambacl.learners.undecayed import undecayed
 
 LEAST = 0.25
 """Smallest regularisation, as in the paper's layers."""
@@ -30,7 +31,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
 
     def __init__(self, config: MesaNetConfig) -> None:
         super().__init__(config)
-        self.ridge = nn.Parameter(torch.full((self.heads, self.keys), math.log(math.expm1(config.ridge - LEAST))))
+        self.ridge = undecayed(torch.full((self.heads, self.keys), math.log(math.expm1(config.ridge - LEAST))))
 
     def init_state(self, batch_size: int) -> State:
         return super().init_state(batch_size) | {

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mambacl.learners.undecayed import undecayed
+
 
 @torch.no_grad()
 def start_steps(bias: Tensor, low: float = 1e-3, high: float = 0.1) -> None:
@@ -15,6 +17,4 @@ def start_steps(bias: Tensor, low: float = 1e-3, high: float = 0.1) -> None:
 
 def log_rates(rates: Tensor) -> nn.Parameter:
     """A parameter that holds the logarithm of positive rates; weight decay would pull the rates toward 1."""
-    parameter = nn.Parameter(rates.log())
-    parameter.no_weight_decay = True  # type: ignore[attr-defined]
-    return parameter
+    return undecayed(rates.log())

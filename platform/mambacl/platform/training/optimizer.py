@@ -6,18 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.platform.config import TrainConfig
+
+UNDECAYED = (nn.Embedding, nn.Conv2d, ShortConv)
+"""Modules without matrices that tokens are multiplied with."""
 
 
 def build_optimizer(learner: nn.Module, config: TrainConfig) -> Optimizer:
-    """Adam or AdamW; vectors (norms, biases) and parameters marked `no_weight_decay` are not decayed."""
+    """Adam or AdamW. Weight decay falls on matrices that tokens are multiplied with, and on nothing else."""
     decayed, free = [], []
-    for parameter in learner.parameters():
-        plain = parameter.ndim < 2 or getattr(parameter, "no_weight_decay", False)
-        (free if plain else decayed).append(parameter)
+    for module in learner.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            (decayed if _multiplies(module, name, parameter) else free).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
     kind = AdamW if config.optimizer == "adamw" else Adam
     return kind(groups, lr=config.learning_rate, fused=True)
+
+
+def _multiplies(module: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    marked = getattr(parameter, "no_weight_decay", False)
+    return parameter.ndim > 1 and not marked and not isinstance(module, UNDECAYED) and not name.endswith("bias")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
