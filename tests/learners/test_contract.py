@@ -36,6 +36,7 @@ CONFIGS = {
     "transformer log length": {"name": "transformer", "heads": 2, "log_length": True, **SMALL},
     "linear_attention": {"name": "linear_attention", **MATRIX},
     "performer": {"name": "performer", **MATRIX},
+    "performer narrow keys": {"name": "performer", "key_width": 3, **MATRIX},
     "gated_deltanet": {"name": "gated_deltanet", **MATRIX},
     "kda": {"name": "kda", **MATRIX},
     "mlstm": {"name": "mlstm", **MATRIX},

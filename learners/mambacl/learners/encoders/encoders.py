@@ -3,6 +3,8 @@
 No layer has batch statistics: in meta-training they would let queries see each other and the stream see its queries.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -20,12 +22,22 @@ def build_encoder(config: EncoderConfig | None, spec: Spec, width: int) -> nn.Mo
         return Mlp(int(torch.Size(spec.shape).numel()), width, config.layers)
     if spec.input != "image":
         raise ConfigError("learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp")
-    if min(spec.shape[1:]) < 2 ** len(config.channels):
+    return Cnn(spec, width, config)
+
+
+def flat_size(where: str, spec: Spec, channels: Sequence[int], first_stride: int) -> int:
+    """Numbers of an image behind convolutions, of which all but the first halve its side, and that one if its stride is 2.
+
+    Raises ConfigError in the name of `where` for images that are too small.
+    """
+    halvings = len(channels) - (first_stride == 1)
+    if min(spec.shape[1:]) < 2**halvings:
         raise ConfigError(
-            f"learner.encoder.channels: {len(config.channels)} halvings need images of at least "
-            f"{2 ** len(config.channels)} pixels, got {spec.shape[1]} x {spec.shape[2]}"
+            f"{where}.channels: {halvings} halvings need images of at least {2**halvings} pixels, "
+            f"got {spec.shape[1]} x {spec.shape[2]}"
         )
-    return Cnn(spec, width, config.channels)
+    height, across = (-(-side // 2**halvings) for side in spec.shape[1:])
+    return channels[-1] * height * across
 
 
 def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -34,24 +46,25 @@ def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Cnn(nn.Module):
-    """Convolutions of stride 2, group normalisation in groups of 8 channels, then a linear map to a vector of length sqrt(D).
+    """Convolutions, group normalisation in groups of 8 channels, then a linear map to a vector of length sqrt(D).
 
     No rectifier follows the last normalisation and the linear map has no bias: what all images share tells no classes apart,
     and a fresh learner can lower its loss by making that part the largest. Meta-training then stays on its plateau.
     """
 
-    def __init__(self, spec: Spec, width: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, spec: Spec, width: int, config: CnnConfig) -> None:
         super().__init__()
-        layers, before, (_, height, across) = [], spec.shape[0], spec.shape
-        for after in channels:
+        flat = flat_size("learner.encoder", spec, config.channels, config.first_stride)
+        layers, before, stride = [], spec.shape[0], config.first_stride
+        for after in config.channels:
             layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
                 nn.GroupNorm(after // GROUP, after),
                 nn.ReLU(),
             ]
-            before, height, across = after, (height + 1) // 2, (across + 1) // 2
+            before, stride = after, 2
         self.convolutions = nn.Sequential(*layers[:-1])
-        self.project = Linear(before * height * across, width, bias=False)
+        self.project = Linear(flat, width, bias=False)
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +72,7 @@ class Cnn(nn.Module):
         layers = list(self.convolutions)
         norms = [None, *layers[1::3]]  # each is computed with the convolution behind it, and the last one has none
         for convolution, norm in zip(layers[::3], norms, strict=False):
-            x = conv(x, convolution.weight, norm)  # type: ignore[arg-type]
+            x = conv(x, convolution.weight, norm, convolution.stride[0])  # type: ignore[arg-type]
         return self.norm(self.project(group_norm(x.movedim(-1, 1), layers[-1]).flatten(1)))  # type: ignore[arg-type]
 
 

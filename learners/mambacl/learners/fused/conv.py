@@ -1,4 +1,4 @@
-"""Convolution of the encoder: 3 x 3, stride 2, a pixel of zeros around, behind group normalisation and ReLU or by itself.
+"""Convolution of the encoder: 3 x 3, a pixel of zeros around, behind group normalisation and ReLU or by itself.
 
 Shapes: B images of H x W pixels with C channels each, O channels come out. Channels are last: a patch is then three rows of numbers
 that lie side by side, and a convolution is the product of matrices (kernels/conv.py). torch's own run at 40 % of the rate of a large
@@ -22,28 +22,28 @@ ITEMS = 16
 """Of work in the backward pass, at most: each has sums of its own for the gradients of filters."""
 
 
-def conv(x: Tensor, weight: Tensor, norm: nn.GroupNorm | None = None) -> Tensor:
-    """x (B, H, W, C) with weight (O, C, 3, 3) to (B, H / 2, W / 2, O), both rounded up.
+def conv(x: Tensor, weight: Tensor, norm: nn.GroupNorm | None = None, stride: int = 2) -> Tensor:
+    """x (B, H, W, C) with weight (O, C, 3, 3) to (B, H / stride, W / stride, O), both rounded up; there are kernels for stride 2.
 
     norm: what normalises x, in groups of GROUP channels, before a ReLU and the convolution.
     """
     O, C = weight.shape[:2]
-    ready = wide() and O % CHANNELS == 0
+    ready = wide() and O % CHANNELS == 0 and stride == 2
     if norm is None:
-        ready = ready and not x.requires_grad
-        return _conv(x, weight) if ready else _plain(x, weight)
-    operation = _normed_conv if ready and C % CHANNELS == 0 else _normed_plain
-    return operation(x, norm.weight, norm.bias, weight, eps=norm.eps)
+        return _conv(x, weight) if ready and not x.requires_grad else _plain(x, weight, stride=stride)
+    if ready and C % CHANNELS == 0:
+        return _normed_conv(x, norm.weight, norm.bias, weight, eps=norm.eps)
+    return _normed_plain(x, norm.weight, norm.bias, weight, eps=norm.eps, stride=stride)
 
 
-def _plain(x: Tensor, weight: Tensor) -> Tensor:
+def _plain(x: Tensor, weight: Tensor, *, stride: int = 2) -> Tensor:
     with torch.autocast("cpu", enabled=False):  # what follows is fast in float32
-        return F.conv2d(x.movedim(-1, 1), weight, stride=2, padding=1).movedim(1, -1)
+        return F.conv2d(x.movedim(-1, 1), weight, stride=stride, padding=1).movedim(1, -1)
 
 
-def _normed_plain(x: Tensor, scale: Tensor, bias: Tensor, weight: Tensor, *, eps: float) -> Tensor:
+def _normed_plain(x: Tensor, scale: Tensor, bias: Tensor, weight: Tensor, *, eps: float, stride: int = 2) -> Tensor:
     normal = F.group_norm(x.movedim(-1, 1), len(scale) // GROUP, scale, bias, eps)
-    return _plain(F.relu(normal).movedim(1, -1), weight)
+    return _plain(F.relu(normal).movedim(1, -1), weight, stride=stride)
 
 
 def _forward(x: Tensor, weight: Tensor) -> Tensor:

@@ -8,11 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mambacl.learners.encoders.encoders import as_float
+from mambacl.learners.encoders.encoders import as_float, flat_size
 from mambacl.learners.gradient.configs import AnmlConfig
 from mambacl.learners.gradient.inner import Fast, follow
 from mambacl.learners.learner import Learner, Output, State, bounded
-from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Spec
 
 
@@ -67,24 +66,16 @@ def _networks(config: AnmlConfig, spec: Spec) -> tuple[int, nn.Module, nn.Module
     if spec.input != "image":
         inputs, U = int(torch.Size(spec.shape).numel()), config.hidden
         return U, _mlp(inputs, U, normalised=False), _mlp(inputs, U, normalised=True)
-    if min(spec.shape[1:]) < 2 ** len(config.channels):
-        raise ConfigError(
-            f"learner.channels: {len(config.channels)} halvings need images of at least {2 ** len(config.channels)} "
-            f"pixels, got {spec.shape[1]} x {spec.shape[2]}"
-        )
-    height, across = spec.shape[1:]
-    for _ in config.channels:
-        height, across = (height + 1) // 2, (across + 1) // 2
-    features = config.channels[-1] * height * across
-    return features, _cnn(spec, config.channels, normalised=False), _cnn(spec, config.channels, normalised=True)
+    features = flat_size("learner", spec, config.channels, config.first_stride)
+    return features, _cnn(spec, config, normalised=False), _cnn(spec, config, normalised=True)
 
 
-def _cnn(spec: Spec, channels: tuple[int, ...], normalised: bool) -> nn.Module:
-    layers, before = [], spec.shape[0]
-    for after in channels:
-        layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+def _cnn(spec: Spec, config: AnmlConfig, normalised: bool) -> nn.Module:
+    layers, before, stride = [], spec.shape[0], config.first_stride
+    for after in config.channels:
+        layers.append(nn.Conv2d(before, after, 3, stride=stride, padding=1))
         layers += [nn.GroupNorm(after // 4, after), nn.ReLU()] if normalised else [nn.ReLU()]
-        before = after
+        before, stride = after, 2
     return nn.Sequential(*(layers[:-1] if normalised else layers), nn.Flatten())
 
 

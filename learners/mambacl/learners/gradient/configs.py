@@ -56,6 +56,8 @@ class AnmlConfig(LearnerBase):
     """Which learner."""
     channels: tuple[Annotated[int, Field(ge=4, multiple_of=4)], ...] = (16, 32, 64, 128)
     """For images: channels after each convolution of either network; each halves the image's side."""
+    first_stride: Literal[1, 2] = 2
+    """For images: 1 for a first convolution that keeps the image's side (as the ancestors' does)."""
     hidden: Annotated[int, Field(ge=1)] = 128
     """For vectors: units of the layers of either network."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01

@@ -18,7 +18,7 @@ class PerformerMixer(LinearAttentionMixer):
     """Positive features along orthogonal directions, which are saved with the weights."""
 
     def __init__(self, config: PerformerConfig) -> None:
-        P = config.expand * config.width // config.heads
+        P = config.key_width or config.expand * config.width // config.heads
         super().__init__(config, key_width=P)
         self.redraw = config.redraw
         self.directions: Tensor

@@ -16,5 +16,7 @@ class PerformerConfig(MatrixConfig):
     """Which learner."""
     state_size: Annotated[int, Field(ge=1, le=1024)] = 64
     """K, random features of a head, which stand in the place of its keys (the ancestors took 128)."""
+    key_width: Annotated[int, Field(ge=1)] | None = None
+    """P, width of a head's queries and keys before the features; by default that of its values."""
     redraw: Annotated[int, Field(ge=0)] = 0
     """Training steps after which the features are drawn anew; 0 keeps those that are saved with the weights."""
