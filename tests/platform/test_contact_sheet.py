@@ -8,6 +8,7 @@ from PIL import Image
 from mambacl import tasks
 from mambacl.platform.cli import run
 from mambacl.platform.contact_sheet import FRAME, GAP, draw, plt, save
+from mambacl.tasks.randomness import SPLITS
 
 SIZES = {"tasks": 3, "shots": 2, "queries": 2, "augment": None}
 FLAWED = {"order": "shuffled", "open_set": 1, "query_after": "own_task_or_later"}
@@ -38,7 +39,7 @@ def test_every_family_has_a_sheet_of_all_splits_with_a_description(family, tmp_p
     figure, _ = draw(family)
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert [title.split(",")[0] for title in titles] == [
-        f"{split}: {part}" for split in ("meta_train", "meta_val", "meta_test") for part in ("stream", "queries")
+        f"{split}: {part}" for split in SPLITS for part in ("stream", "queries")
     ]
     plt.close(figure)
 
@@ -46,7 +47,7 @@ def test_every_family_has_a_sheet_of_all_splits_with_a_description(family, tmp_p
 def test_tiles_are_the_episode_in_stream_order():
     family = tasks.build(FAMILIES["classes"])
     figure, _ = draw(family)
-    stream, queries = figure.axes[4], figure.axes[5]
+    stream, queries = figure.axes[6], figure.axes[7]
     episode = family.episodes("meta_test", [0])
     assert [text.get_text() for text in stream.texts] == [str(code) for code in episode.support_y[0].tolist()]
     notes = [text.get_text().split(" @") for text in queries.texts]

@@ -28,8 +28,8 @@ from mambacl.tasks.registry import TaskConfig
             "task.shots: the smallest class of meta_train has 12 images, an episode needs 12 shots + 1 queries",
         ),
         (
-            {"name": "glyphs", "tasks": 300, "augment": None},
-            "task.tasks: meta_val has 226 classes, an episode needs 300",
+            {"name": "glyphs", "tasks": 400, "augment": None},
+            "task.tasks: meta_",
         ),
         ({"name": "images", "path": "/nowhere.npz"}, "task.path: no file or folder at /nowhere.npz"),
     ],

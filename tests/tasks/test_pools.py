@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from mambacl import tasks
 from mambacl.tasks.bank import ImageBank
+from mambacl.tasks.images import ImageFamily
 from mambacl.tasks.images_config import ImageFamilyConfig
 from mambacl.tasks.labels import Labels
 from mambacl.tasks.pools import make_pools
 from mambacl.tasks.randomness import SPLITS
-from mambacl.tasks.splits import check_disjoint
+from mambacl.tasks.splits import HALVED, check_disjoint, split_classes
 
 DOMAINS = ("clipart", "quickdraw", "real", "sketch")
 
@@ -37,19 +38,21 @@ def domains_seen(bank, pool):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), tested=st.sampled_from(DOMAINS), disjoint=st.booleans())
 def test_no_split_but_meta_test_sees_its_domains(seed, tested, disjoint):
-    bank = bank_of()
+    bank = bank_of(classes=40)
     pools = make_pools(bank, config(seed=seed, test_domains=(tested,), class_disjoint=disjoint))
-    train, val, test = (domains_seen(bank, pools[split]) for split in SPLITS)
+    train, val, confirm, test = (domains_seen(bank, pools[split]) for split in SPLITS)
     assert test == {tested}
     assert tested not in train | val
+    assert confirm == val
     images = [set(pools[split].image.tolist()) for split in SPLITS]
     assert sum(map(len, images)) == len(set.union(*images)), "no image is in two splits"
     classes = [set(pools[split].classes.tolist()) for split in SPLITS]
     if disjoint:
         assert train == val == set(DOMAINS) - {tested}
-        assert sum(map(len, classes)) == 20
+        assert sum(map(len, classes)) == 40
     else:
-        assert classes == [set(range(20))] * 3
+        assert classes[0] == classes[3] == classes[1] | classes[2] == set(range(40))
+        assert not classes[1] & classes[2], "what is confirmed was not chosen on"
         assert len(val) == 1
         assert train | val == set(DOMAINS) - {tested}
         assert not train & val, "meta-val chooses on images that were not trained on"
@@ -58,7 +61,8 @@ def test_no_split_but_meta_test_sees_its_domains(seed, tested, disjoint):
 def test_meta_val_may_have_domains_of_its_own():
     bank = bank_of()
     pools = make_pools(bank, config(test_domains=("quickdraw",), val_domains=("real",)))
-    assert [domains_seen(bank, pools[split]) for split in SPLITS] == [{"clipart", "sketch"}, {"real"}, {"quickdraw"}]
+    seen = [domains_seen(bank, pools[split]) for split in SPLITS]
+    assert seen == [{"clipart", "sketch"}, {"real"}, {"real"}, {"quickdraw"}]
 
 
 def test_a_class_without_images_in_a_domain_is_not_in_its_pool():
@@ -109,7 +113,7 @@ def test_fewer_train_classes_are_among_those_of_more_and_leave_the_other_splits_
 
 def test_train_classes_may_cut_through_groups():
     bank = ImageBank.of(np.zeros((60, 8, 8), np.uint8), np.arange(60) // 2, group=np.arange(60) // 20)
-    assert [len(make_pools(bank, config(train_classes=7))[split].classes) for split in SPLITS] == [7, 10, 10]
+    assert [len(make_pools(bank, config(train_classes=7))[split].classes) for split in SPLITS] == [7, 5, 5, 10]
 
 
 def test_train_classes_are_told_apart_by_the_digest_and_need_to_be_there():
@@ -172,3 +176,54 @@ def test_glyphs_shift_from_typeface_to_typeface():
     assert shifted.pools["meta_test"].domains == tuple(faces)
     assert shifted.pools["meta_test"].names == plain.pools["meta_test"].names
     assert shifted.pools["meta_test"].digest != shifted.pools["meta_val"].digest
+
+
+@settings(max_examples=50, deadline=None)
+@given(groups=st.lists(st.integers(0, 12), min_size=12, max_size=120), seed=st.integers(0, 100))
+def test_what_confirms_a_choice_was_not_chosen_on(groups, seed):
+    """Meta-val and meta-confirm have no class in common, and neither has less than a third of theirs."""
+    groups = np.array(groups)
+    if len(np.unique(groups)) < 3:
+        groups = np.arange(len(groups))
+    classes = split_classes(groups, seed)
+    val, confirm = classes["meta_val"], classes["meta_confirm"]
+    together = np.union1d(val, confirm)
+    assert sorted(np.concatenate([classes["meta_train"], together, classes["meta_test"]])) == list(range(len(groups)))
+    if len(together) < HALVED:
+        assert val.tolist() == confirm.tolist(), "too few to halve"
+        return
+    assert not set(val) & set(confirm)
+    assert 3 * min(len(val), len(confirm)) >= len(together)
+
+
+def test_alphabets_are_not_cut_by_what_confirms():
+    alphabet = np.repeat(np.arange(30), 10)
+    for seed in range(20):
+        classes = split_classes(alphabet, seed)
+        groups = [set(alphabet[classes[split]].tolist()) for split in SPLITS]
+        assert sum(map(len, groups)) == 30 == len(set.union(*groups))
+
+
+def test_episodes_to_choose_on_are_as_long_as_their_classes_allow():
+    """81 classes are 13 for meta-val: six or seven each to choose on and to confirm, where an episode has ten."""
+    family = tasks.build({"name": "glyphs", "tasks": 10, "shots": 2, "queries": 1, "augment": None, "vocabulary": 20})
+    bank = family.bank.keep(np.arange(81))
+    few = ImageFamily(family.config, bank)
+    assert [len(few.classes[split]) for split in SPLITS] == [49, 7, 6, 19]
+    assert few.check() is few
+    assert [few.fitted(split).config.tasks for split in SPLITS] == [10, 7, 6, 10]
+    assert few.fitted("meta_val").episodes("meta_val", [0]).tasks == 7
+    with pytest.raises(tasks.ConfigError, match=r"^task\.tasks: meta_val has 7 classes, an episode needs 10$"):
+        few.episodes("meta_val", [0])
+
+
+@pytest.mark.parametrize("stream", [{}, {"order": "shuffled", "distractors": 2, "open_set": 1}])
+def test_the_classes_that_episodes_ask_about_are_told(stream):
+    bank = bank_of(classes=120, domains=("one",))
+    family = ImageFamily(config(tasks=4, queries=2, vocabulary=9, stream=stream), bank)
+    for split in ("meta_train", "meta_test"):
+        episode, asked = family.episodes(split, range(5)), family.asked_classes(split, range(5))
+        shown = episode.query_x[:, : 4 * 2 : 2, 0, 0, 0].numpy()
+        assert (asked == shown).all()
+        assert asked.shape == (5, 4)
+    assert tasks.build({"name": "sine"}).asked_classes("meta_test", [0]) is None

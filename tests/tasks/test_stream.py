@@ -15,7 +15,7 @@ from mambacl.learners.selectivity_config import SelectivityConfig
 from mambacl.tasks.stream_config import StreamConfig
 
 K, S, Q = 4, 4, 2
-CLASSES, IMAGES = 80, 12
+CLASSES, IMAGES = 120, 12
 STREAMS = st.fixed_dictionaries(
     {
         "order": st.sampled_from(["blocked", "shuffled", "revisits"]),
@@ -192,8 +192,8 @@ def test_values_too_have_all_kinds_of_streams():
 def test_mistakes_are_one_line(build):
     with pytest.raises(ValueError, match=r"^task\.vocabulary: must be at least the tasks of a stream, 13, got 12$"):
         build(distractors=9)
-    with pytest.raises(ValueError, match=r"^task\.tasks: meta_val has 13 classes, an episode needs 14$"):
-        build(open_set=10)
+    with pytest.raises(ValueError, match=r"^task\.tasks: meta_val has 10 classes, an episode needs 22$"):
+        build(open_set=20)
     with pytest.raises(
         ValueError, match=r"^task\.shots: .* has 12 images, an episode needs 7 shots \+ 6 queries; too small: "
     ):

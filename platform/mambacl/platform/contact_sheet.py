@@ -75,7 +75,7 @@ def save(family: Family, path: Path) -> Path:
 def draw(family: Family) -> tuple[Figure, str]:
     """The picture, and what it shows in words."""
     spec, shots = family.spec, family.config.shots
-    parts = {split: parts_of(family.episodes(split, [0])) for split in SPLITS}
+    parts = {split: parts_of(family.fitted(split).episodes(split, [0])) for split in SPLITS}
     support, queries = (len(part.x) for part in parts[SPLITS[0]])
     matrix = spec.input == "vector" and spec.output == "classification"
     across = min(support, shots * max(1, ACROSS // shots))

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 from torch import Tensor
 
 from mambacl.tasks.config import ConfigError
@@ -13,12 +14,15 @@ from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family_config import FamilyConfig
 from mambacl.tasks.noise import Noise
 from mambacl.tasks.noise_config import NoiseConfig
-from mambacl.tasks.randomness import SPLITS, Split
+from mambacl.tasks.randomness import CHOOSING, SPLITS, Split
 from mambacl.tasks.stream import Layout
 from mambacl.tasks.stream_config import StreamConfig
 
 UNLIMITED = 1_000_000
 """How many tasks and examples a generator has."""
+
+FEWEST = 2
+"""Tasks of an episode on which something is chosen."""
 
 LISTED = 10
 """Names in a message; there may be thousands."""
@@ -70,6 +74,17 @@ class Family(ABC):
         by heart."""
         return self
 
+    def fitted(self, split: Split) -> Self:
+        """The same family with episodes as long as a split's classes allow: those of meta-val and meta-confirm may be fewer
+        than an episode has tasks."""
+        most = self.limits(split)["tasks"]
+        return self if self.config.tasks <= most else self.varied(tasks=most)
+
+    def asked_classes(self, split: Split, indices: Sequence[int]) -> np.ndarray | None:
+        """The class of each task that episodes ask about (B, K), numbered within the source, in the order of the queries; None
+        where tasks are no classes that could come again."""
+        return None
+
     def in_domains(self, split: Split, domains: Sequence[str]) -> Self:
         """The same family with a split's classes seen in these domains; classes with too few images there are left out."""
         raise ConfigError(f"task: {self.config.name} has no domains")  # type: ignore[attr-defined]
@@ -80,8 +95,9 @@ class Family(ABC):
             setattr(other, name, value)
         return other
 
-    def check(self) -> Self:
-        """Raise ConfigError unless every split can serve an episode; the message says what there is."""
+    def check(self, asked: Split | None = None) -> Self:
+        """Raise ConfigError unless every split can serve an episode; of meta-val and meta-confirm shorter ones will do, unless
+        they are `asked`. The message says what there is."""
         config, stream = self.config, self.config.stream
         if config.streamed > config.codes:
             needed = "the tasks of a stream," if config.streamed > config.tasks else "tasks ="
@@ -90,9 +106,13 @@ class Family(ABC):
             raise ConfigError(f"task.stream.open_set: needs label codes, the task is {self.spec.output}")
         for split in SPLITS:
             limits = self.limits(split)
-            if config.tasks > limits["tasks"]:
-                classes = limits["tasks"] + config.drawn - config.tasks
-                raise ConfigError(f"task.tasks: {split} has {classes} classes, an episode needs {config.drawn}")
+            shorter = split in CHOOSING and split != asked
+            least = min(FEWEST, config.tasks) if shorter else config.tasks
+            if least > limits["tasks"]:
+                extra = config.drawn - config.tasks
+                raise ConfigError(
+                    f"task.tasks: {split} has {limits['tasks'] + extra} classes, an episode needs {least + extra}"
+                )
             most = config.shot_range[1]
             if most + config.queries > limits["images"]:
                 small = self.small_classes(split, most + config.queries)

@@ -99,12 +99,18 @@ class ImageFamily(Family):
         return augment is not None and augment.turns and not self.target.turned
 
     def episodes(self, split: Split, indices: Sequence[int]) -> Episode:
-        config = self.check().config
+        config = self.check(split).config
         layout = lay_out(config, split, indices)
         draws = [self._draw(split, index) | self.target.draw(config, split, index) for index in indices]
         drawn = {name: layout.pick(np.stack([draw[name] for draw in draws])) for name in draws[0]}
         x, y = self.target.examples(self._pixels(split, drawn), drawn)
         return self.assemble(layout, x, y, split, indices)
+
+    def asked_classes(self, split: Split, indices: Sequence[int]) -> np.ndarray:
+        config = self.config
+        drawn = np.stack([self._draw(split, index)["class"] for index in indices])
+        asked = lay_out(config, split, indices).pick(drawn)[:, config.examples :: config.queries]
+        return asked[:, : config.tasks]
 
     def _draw(self, split: Split, index: int) -> Drawn:
         """All random choices of one episode for its images."""
@@ -122,6 +128,7 @@ class ImageFamily(Family):
         image = pool.image[pool.start[chosen_class][:, None] + first(keys, R)]
         codes = np.concatenate([code, np.full(config.stream.open_set, -1)])
         drawn = {"image": image.ravel(), "code": codes.repeat(R), "quarters": (chosen // len(pool.classes)).repeat(R)}
+        drawn["class"] = pool.classes[chosen_class].repeat(R)
         if augment:
             strength = [augment.degrees, augment.shift, augment.shift, augment.scale]
             drawn["change"] = rng.uniform(-1, 1, (G * R, 4)) * strength

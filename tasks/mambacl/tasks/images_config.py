@@ -48,7 +48,8 @@ class ImageFamilyConfig(TargetConfig):
     """Domains that meta-val alone draws from. Default: those of meta-train; without class_disjoint, about a fifth of
     them, drawn by seed."""
     class_disjoint: bool = True
-    """Splits have no class in common; false: all classes in all splits, which test_domains then keep apart."""
+    """Splits have no class in common; false: all classes in meta-train and meta-test, half of them each in meta-val and
+    meta-confirm, and test_domains keep them apart."""
     encoder: FrozenConfig | None = None
     """Frozen encoder whose features take the images' place."""
 

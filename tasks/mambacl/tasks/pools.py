@@ -9,7 +9,7 @@ from mambacl.tasks.bank import ImageBank
 from mambacl.tasks.config import ConfigError, nearest
 from mambacl.tasks.images_config import ImageFamilyConfig
 from mambacl.tasks.randomness import SPLITS, Split, generator
-from mambacl.tasks.splits import SHARES, check_disjoint, split_classes
+from mambacl.tasks.splits import SHARES, check_disjoint, halve, split_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
         classes = split_classes(bank.group, config.seed, bank.test)
         check_disjoint(bank.group, classes)
     else:
-        classes = {split: np.arange(len(bank.count)) for split in SPLITS}
+        everything = np.arange(len(bank.count))
+        classes = dict.fromkeys(SPLITS, everything) | halve(everything, bank.group, config.seed)
     least = config.shot_range[1] + config.queries if config.drop_small_classes else 1
     pools: dict[Split, Pool] = {split: make_pool(bank, classes[split], domains[split], least) for split in SPLITS}
     for split, pool in pools.items():
@@ -82,7 +83,13 @@ def split_domains(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, lis
     train = [name for name in rest if name not in val]
     if not train or not (val or config.class_disjoint):
         raise ConfigError(f"task.test_domains: of {', '.join(known)} too few are left for meta_train and meta_val")
-    return {"meta_train": train, "meta_val": val or train, "meta_test": list(config.test_domains)}
+    chosen_on = val or train
+    return {
+        "meta_train": train,
+        "meta_val": chosen_on,
+        "meta_confirm": chosen_on,
+        "meta_test": list(config.test_domains),
+    }
 
 
 def _drawn_classes(classes: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -6,8 +6,12 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator, Philox
 
-Split = Literal["meta_train", "meta_val", "meta_test"]
-SPLITS: tuple[Split, ...] = ("meta_train", "meta_val", "meta_test")
+Split = Literal["meta_train", "meta_val", "meta_confirm", "meta_test"]
+SPLITS: tuple[Split, ...] = ("meta_train", "meta_val", "meta_confirm", "meta_test")
+"""What weights are trained on; what checkpoints, trials and fields are chosen on; what a choice is confirmed on before a model is
+promoted; what is reported."""
+CHOOSING: tuple[Split, ...] = ("meta_val", "meta_confirm")
+"""Splits that may have fewer classes than an episode has tasks: theirs are then as long as they have classes."""
 
 
 def generator(seed: int, stream: str, index: int = 0) -> Generator:

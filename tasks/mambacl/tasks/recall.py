@@ -40,7 +40,7 @@ class RecallFamily(Family):
         return {"tasks": most, "images": UNLIMITED}
 
     def episodes(self, split: Split, indices: Sequence[int]) -> Episode:
-        config = self.check().config
+        config = self.check(split).config
         layout = lay_out(config, split, indices, replaced=config.reassigned)
         draws = [self._draw(split, index) for index in indices]
         x, y = (torch.from_numpy(layout.pick(np.stack(part))) for part in zip(*draws, strict=True))

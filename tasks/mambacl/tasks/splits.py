@@ -1,13 +1,16 @@
-"""Class-disjoint splits into meta-train, meta-validation and meta-test."""
+"""Class-disjoint splits into meta-train, meta-validation, the classes that confirm what was chosen on it, and meta-test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from mambacl.tasks.config import ConfigError
-from mambacl.tasks.randomness import SPLITS, Split, generator
+from mambacl.tasks.randomness import CHOOSING, Split, generator
 
 SHARES: dict[Split, float] = {"meta_train": 0.60, "meta_val": 0.16, "meta_test": 0.24}
+"""Of the classes. Those of meta-val are then halved: one half is meta-confirm."""
+HALVED = 4
+"""Classes from which on meta-val is halved: an episode of one class asks nothing."""
 
 
 def split_classes(groups: np.ndarray, seed: int, test: np.ndarray | None = None) -> dict[Split, np.ndarray]:
@@ -17,37 +20,53 @@ def split_classes(groups: np.ndarray, seed: int, test: np.ndarray | None = None)
     bool, the classes of an official meta-test split, which then holds them and no others.
     Returns the sorted class numbers of each split. Raises ConfigError with too few groups.
     """
-    if test is not None:
+    if test is None:
+        classes = _divide(groups, seed, SHARES)
+    else:
         rest = np.flatnonzero(~test)
-        divided = _divide(groups[rest], seed, SPLITS[:2])
-        return {
-            "meta_train": rest[divided["meta_train"]],
-            "meta_val": rest[divided["meta_val"]],
-            "meta_test": np.flatnonzero(test),
-        }
-    return _divide(groups, seed, SPLITS)
+        divided = _divide(groups[rest], seed, {split: SHARES[split] for split in ("meta_train", "meta_val")})
+        classes: dict[Split, np.ndarray] = {split: rest[numbers] for split, numbers in divided.items()}
+        classes["meta_test"] = np.flatnonzero(test)
+    return classes | halve(classes["meta_val"], groups, seed)
 
 
-def check_disjoint(groups: np.ndarray, classes: dict[Split, np.ndarray]) -> None:
-    """Raise ConfigError where two splits share a class, or classes of one group."""
+def halve(classes: np.ndarray, groups: np.ndarray, seed: int) -> dict[Split, np.ndarray]:
+    """Meta-val and meta-confirm, out of the classes of both: whole groups in each, unless one of them then had less than a third. They
+    have the same classes where these are too few to halve.
+
+    groups: (C,) of all classes.
+    """
+    if len(classes) < HALVED:
+        return dict.fromkeys(CHOOSING, classes)
+    even: dict[Split, float] = dict.fromkeys(CHOOSING, 0.5)
+    own = groups[classes]
+    halves: dict[Split, np.ndarray] = _divide(own, seed, even) if len(np.unique(own)) > 1 else {}
+    if 3 * min(map(len, halves.values()), default=0) < len(classes):
+        halves = _divide(np.arange(len(classes)), seed, even)
+    return {split: classes[numbers] for split, numbers in halves.items()}
+
+
+def check_disjoint(groups: np.ndarray, classes: Mapping[Split, np.ndarray]) -> None:
+    """Raise ConfigError where two splits share a class, or classes of one group; meta-val and meta-confirm may, see `halve`."""
     seen: dict = {}
     for split, numbers in classes.items():
         for group in np.unique(groups[numbers]).tolist():
-            if (other := seen.setdefault(group, split)) != split:
+            other = seen.setdefault(group, split)
+            if other != split and {other, split} != set(CHOOSING):
                 raise ConfigError(f"task: {other} and {split} are not disjoint: both have classes of {group}")
 
 
-def _divide(groups: np.ndarray, seed: int, splits: tuple[Split, ...]) -> dict[Split, np.ndarray]:
+def _divide(groups: np.ndarray, seed: int, shares: Mapping[Split, float]) -> dict[Split, np.ndarray]:
     names, sizes = np.unique(groups, return_counts=True)
-    if len(names) < len(splits):
-        raise ConfigError(f"task.group: {len(names)} groups cannot fill {len(splits)} disjoint splits")
-    members: dict[Split, list] = {split: [] for split in splits}
-    filled = dict.fromkeys(splits, 0)
+    if len(names) < len(shares):
+        raise ConfigError(f"task.group: {len(names)} groups cannot fill {len(shares)} disjoint splits")
+    members: dict[Split, list] = {split: [] for split in shares}
+    filled = dict.fromkeys(shares, 0)
     for done, position in enumerate(generator(seed, "class splits").permutation(len(names)).tolist()):
-        empty: list[Split] = [split for split in splits if not members[split]]
+        empty: list[Split] = [split for split in shares if not members[split]]
         # The last groups are for splits that have none yet.
-        open_to: Sequence[Split] = empty if len(empty) == len(names) - done else splits
-        split = min(open_to, key=lambda s: (filled[s] + sizes[position]) / SHARES[s])
+        open_to = empty if len(empty) == len(names) - done else list(shares)
+        split = min(open_to, key=lambda s: (filled[s] + sizes[position]) / shares[s])
         members[split].append(names[position])
         filled[split] += int(sizes[position])
-    return {split: np.flatnonzero(np.isin(groups, members[split])) for split in splits}
+    return {split: np.flatnonzero(np.isin(groups, members[split])) for split in shares}
