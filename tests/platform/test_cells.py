@@ -55,7 +55,7 @@ def test_an_episode_has_the_same_score_in_any_cell():
         ignore_index=True,
     )
     pd.testing.assert_frame_equal(whole, parts)
-    assert np.allclose(np.stack(list(whole["by_task"])).mean(1), whole["score"])
+    assert np.allclose(np.stack(list(whole["score_by_task"])).mean(1), whole["score"])
 
 
 def test_a_reference_on_features_is_the_reference_on_what_the_encoder_makes(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mambacl.learners.objective import Codes
 from mambacl.platform.evaluation.contestant import built_family
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.registry import TaskConfig
@@ -21,6 +22,8 @@ class About:
     tasks: int
     """Of the episodes that the models were trained on."""
     shots: int
+    codes: Codes = "all"
+    """Label codes that compete in the headline."""
 
     @property
     def chance(self) -> float | None:
@@ -28,7 +31,7 @@ class About:
         return 1 / self.tasks if self.higher_is_better else None
 
     @classmethod
-    def of(cls, task: TaskConfig) -> "About":
+    def of(cls, task: TaskConfig, codes: Codes = "all") -> "About":
         """The family of a config."""
         output = built_family(task).spec.output
         return cls(
@@ -37,4 +40,5 @@ class About:
             higher_is_better=higher_is_better(output),
             tasks=task.tasks,
             shots=task.shots,
+            codes=codes,
         )

@@ -15,6 +15,7 @@ from mambacl.platform.console import console
 from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.cells import EPISODES, Cell, cells_of, results
+from mambacl.platform.evaluation.codes import competing, headline
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
@@ -82,6 +83,7 @@ def evaluate(
     if left_out:
         console.print(f"left out, since {suite.name} needs {suite.demand}: {left_out}")
     points, first = suite.points(built_family(task), SPLIT), named[0][1]
+    codes = competing(reference.checkpoint.config for _, reference in named)
     asking, episodes = contestants, asked.episodes
     if MEASURES[suite.measure].machine:  # times hang on neither seed nor episodes: one cell a learner
         asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
@@ -94,11 +96,11 @@ def evaluate(
     root = Path(storage.root).resolve()
     with session(address):
         places_for(ResourcesConfig(gpus=asked.gpus))
-        rows = compute_with_progress(cells, root, asked.gpus)
+        rows = headline(compute_with_progress(cells, root, asked.gpus), codes)
     folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / suite.name
-    about = About.of(task)
+    about = About.of(task, codes)
     head = {"suite": suite.name, "model": first.text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
-    summary = head | summarise(rows, points[0], task, contestants, suite.columns)
+    summary = head | summarise(rows, points[0], task, contestants, about, suite.columns)
     tables = suite.tables(rows, about)
     summary["files"] = write(folder, suite, rows, tables, about, summary)
     show(summary, about, suite.name)
@@ -151,7 +153,7 @@ def track(
     found, metrics = entries(summary), {}
     for label, entry in found.items():
         prefix = SPLIT if label == summary["label"] else f"{SPLIT}/{NOT_IN_NAMES.sub('-', label)}"
-        kinds = ["score", "low", "high", "score_seen", "difference", "difference_low", "difference_high"]
+        kinds = ["score", "low", "high", "score_all", "score_seen", "difference", "difference_low", "difference_high"]
         kinds += [column + end for column in SUITES[suite].columns for end in ("", "_low", "_high")]
         metrics |= {f"{prefix}/{kind}": entry[kind] for kind in kinds if kind in entry}
     tags = {"mambacl.model": first.text, "mambacl.suite": suite, "mambacl.sha256": first.checkpoint.sha256}

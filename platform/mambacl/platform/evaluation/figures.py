@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from mambacl.learners.registry import CONFIGS
 from mambacl.platform.evaluation.statistics import interval
-from mambacl.platform.evaluation.tables import matrix, parts, where
+from mambacl.platform.evaluation.tables import parts, sample, where
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -59,7 +59,7 @@ def save(figure: Figure, path: Path) -> Path:
 def bars(axis: Axes, rows: pd.DataFrame, style: Mapping[str, Mapping[str, Any]], column: str = "score") -> None:
     """Score of each contestant with its interval, the first on top."""
     for place, (label, mine) in enumerate(parts(rows, "contestant").items()):
-        found = interval(matrix(mine, column))
+        found = interval(sample(mine, column))
         axis.barh(place, found.score, color=style[label]["color"])
         axis.errorbar(found.score, place, xerr=np.array([found.margins]).T, color="black", capsize=3)
     axis.set_yticks(range(len(style)), list(style))
@@ -74,7 +74,7 @@ def dots(axis: Axes, rows: pd.DataFrame, columns: Mapping[str, str]) -> None:
     for number, (column, name) in enumerate(columns.items()):
         look: dict[str, Any] = {"marker": MARKERS[number], "linestyle": "none"} | ({"mfc": "white"} if number else {})
         for place, (label, mine) in enumerate(parts(rows, "contestant").items()):
-            found = interval(matrix(mine, column))
+            found = interval(sample(mine, column))
             height = place + 0.3 * (number - (len(columns) - 1) / 2)
             axis.errorbar(
                 found.score, height, xerr=np.array([found.margins]).T, color=style[label]["color"], capsize=3, **look
@@ -92,7 +92,7 @@ def curves(axis: Axes, rows: pd.DataFrame, along: str, log: bool = False, column
     style = styles(rows)
     for label, mine in parts(rows, "contestant").items():
         points = {
-            place: interval(matrix(group, column)) for place, group in parts(mine.sort_values(along), along).items()
+            place: interval(sample(group, column)) for place, group in parts(mine.sort_values(along), along).items()
         }
         drawn = pd.DataFrame({"score": p.score, "low": p.low, "high": p.high} for p in points.values())
         axis.plot(list(points), drawn["score"], **style[label], label=label, markersize=4)
@@ -112,7 +112,7 @@ def groups(axis: Axes, rows: pd.DataFrame, along: str, by: str = "contestant") -
     width = 0.8 / len(members)
     for number, member in enumerate(members):
         mine = where(rows, **{by: member})
-        found = {name: interval(matrix(part)) for name, part in parts(mine, along).items()}
+        found = {name: interval(sample(part)) for name, part in parts(mine, along).items()}
         places = [names.index(name) + (number - (len(members) - 1) / 2) * width for name in found]
         look = style[member] if by == "contestant" else {"color": PALETTE[number % len(PALETTE)]}
         errors = np.array([f.margins for f in found.values()]).T

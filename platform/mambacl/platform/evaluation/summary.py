@@ -9,15 +9,21 @@ import pandas as pd
 from mambacl.platform.console import SIZES, amount, size_cells, table
 from mambacl.platform.cost import Size, size_of
 from mambacl.platform.evaluation.about import About
+from mambacl.platform.evaluation.codes import BESIDE
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.point import Point
-from mambacl.platform.evaluation.statistics import interval, paired_difference
-from mambacl.platform.evaluation.tables import matrix, parts, points_of, where
+from mambacl.platform.evaluation.statistics import interval, over, paired_difference
+from mambacl.platform.evaluation.tables import parts, points_of, sample, where
 from mambacl.tasks.registry import TaskConfig
 
 
 def summarise(
-    rows: pd.DataFrame, point: Point, task: TaskConfig, contestants: Sequence[Contestant], columns: Sequence[str] = ()
+    rows: pd.DataFrame,
+    point: Point,
+    task: TaskConfig,
+    contestants: Sequence[Contestant],
+    about: About,
+    columns: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Size, and score at a point, of the first contestant, of the other models and the references beside it, with paired
     differences from the first. columns: what is found beside the score."""
@@ -25,27 +31,27 @@ def summarise(
     by_label = parts(rows, "contestant")
     distinct = list({contestant.label: contestant for contestant in contestants}.values())
     first, *others = distinct
-    family = built_family(task)
+    family, beside = built_family(task), f"score_{BESIDE[about.codes]}"
 
     def entry(contestant: Contestant) -> dict[str, Any]:
         own = by_label[contestant.label]
         result: dict[str, Any] = dataclasses.asdict(size_of(built_learner(contestant, task), family))
         if "score" not in rows:
             return result
-        result |= dataclasses.asdict(interval(matrix(own)))
-        if "score_seen" in rows:
-            result["score_seen"] = interval(matrix(own, "score_seen")).score
+        result |= dataclasses.asdict(interval(sample(own)))
+        if beside in rows:
+            result[beside] = sample(own, beside).score
         for column in columns:
-            result |= interval(matrix(own, column)).under(column)
+            result |= interval(sample(own, column)).under(column)
         if contestant is not first:
-            result |= paired_difference(matrix(by_label[first.label]), matrix(own)).under("difference")
+            result |= paired_difference(sample(by_label[first.label]), sample(own)).under("difference")
         return result
 
-    about = About.of(task)
     return {
         **entry(first),
         "label": first.label,
         "metric": about.metric,
+        "codes": about.codes,
         "chance": about.chance,
         "lower_is_better": not about.higher_is_better,
         "models": {c.label: entry(c) for c in others if c.trained},
@@ -64,27 +70,26 @@ def show(summary: dict[str, Any], about: About, suite: str) -> None:
         sizes = [[label, *size_cells(entry)] for label, entry in entries(summary).items()]
         table(f"{suite}: {about.title}", ["contestant", *SIZES], sizes)
         return
-    classes = about.higher_is_better
+    classes, beside = about.higher_is_better, f"score_{BESIDE[about.codes]}"
     rows = []
     for label, entry in entries(summary).items():
         rows.append(
             [
                 label,
                 shown(entry, "score", "low", "high", classes),
-                f"{100 * entry['score_seen']:.1f}" if classes and "score_seen" in entry else "",
+                f"{100 * entry[beside]:.1f}" if beside in entry else "",
                 shown(entry, "difference", "difference_low", "difference_high", classes, sign="+"),
                 *size_cells(entry),
             ]
         )
     if about.chance is not None:
         rows.append(["chance", f"{100 * about.chance:.1f}", "", "", 0, 0, 0, 0, "0", "0"])
-    counts = f", {summary['episodes']} episodes" if "episodes" in summary else ""
     table(
-        f"{suite}: {about.title}{counts}",
+        f"{suite}: {about.title}, over {over(summary['seeds'], summary['classes'], summary['episodes'])}",
         [
             "contestant",
             f"{about.metric}{', %' if classes else ''} [95 %]",
-            "among seen\ncodes" if classes else "",
+            f"among {BESIDE[about.codes]}\ncodes" if classes else "",
             f"{summary['label']}\nminus this",
             *SIZES,
         ],

@@ -17,6 +17,7 @@ from mambacl.platform.console import amount
 from mambacl.platform.evaluation.figures import plain
 from mambacl.platform.evaluation.tables import parts
 from mambacl.platform.studying.config import Entry
+from mambacl.platform.studying.standings import counted
 
 Looks = Mapping[str, Mapping[str, Any]]
 """Colour, line and marker by label."""
@@ -36,9 +37,7 @@ def ranking(rows: pd.DataFrame, looks: Looks) -> Figure:
         axis.text(high, place, text, va="center", fontsize=8)
     axis.set_yticks(range(len(rows)), rows["learner"])
     axis.invert_yaxis()
-    axis.set_xlabel(
-        f"meta-test {rows['metric'].iloc[0]}, 95 % intervals over {rows['episodes'].iloc[0]} episodes; grey: references"
-    )
+    axis.set_xlabel(f"meta-test {rows['metric'].iloc[0]}, 95 % intervals over {counted(rows)}\ngrey: references")
     plain(axis)
     return figure
 

@@ -14,7 +14,7 @@ from mambacl.platform.studying.config import Entry
 from mambacl.platform.studying.finished import Finished
 from mambacl.platform.studying.paper import known_figures
 from mambacl.platform.studying.pictures import Picture, of_suite
-from mambacl.platform.studying.standings import answer, metric_of, score_cell
+from mambacl.platform.studying.standings import answer, metric_of, score_cell, several_seeds
 from mambacl.platform.studying.thresholds import SHARE
 from mambacl.platform.tracking import record as records
 
@@ -41,6 +41,7 @@ def render(
         question=study.config.question,
         answer=answer(rows),
         standings=_standings(rows),
+        several_seeds=several_seeds(rows),
         families=list(_families(study)),
         pictures=pictures,
         steps=_steps(steps),
@@ -55,13 +56,13 @@ def render(
 
 
 def _standings(rows: pd.DataFrame) -> Table:
-    """Learners x families: score with interval, places, episodes x seeds."""
+    """Learners x families: score with interval, places, and what the interval is over."""
     families = parts(rows, "family")
     best = {family: mine.set_index("learner").to_dict("index") for family, mine in families.items()}
     columns = ["learner"]
     for family, mine in families.items():
         title = f"{family}: " if family else ""
-        columns += [f"{title}{metric_of(mine)}", f"{title}place", f"{title}episodes × seeds"]
+        columns += [f"{title}{metric_of(mine)}", f"{title}place", f"{title}episodes × classes × seeds"]
     lines = []
     for learner in rows["learner"].unique():
         line = [learner]
@@ -73,7 +74,7 @@ def _standings(rows: pd.DataFrame) -> Table:
 
 
 def _place(row: Mapping[str, Any]) -> list[str]:
-    counts = f"{row['episodes']:,.0f} × {row['seeds']:.0f}"
+    counts = " × ".join(f"{row[name]:,.0f}" for name in ("episodes", "classes", "seeds"))
     return [score_cell(row), places(row["best_place"], row["worst_place"]), counts]
 
 

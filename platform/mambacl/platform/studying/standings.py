@@ -9,6 +9,7 @@ import pandas as pd
 from mambacl.platform.console import amount
 from mambacl.platform.cost import Size
 from mambacl.platform.evaluation.figures import styles
+from mambacl.platform.evaluation.statistics import over
 from mambacl.platform.evaluation.summary import entries as entries_of
 from mambacl.platform.evaluation.summary import shown
 from mambacl.platform.evaluation.tables import parts, points_of, where
@@ -18,7 +19,7 @@ from mambacl.platform.studying.finished import Finished
 def standings(study: Finished) -> pd.DataFrame:
     """A row for each family and learner, best first, from the first of the suites that gives scores.
 
-    family, learner (its label), kind, trained, metric, chance, score, low, high, best_place, worst_place, episodes, seeds, sizes,
+    family, learner (its label), kind, trained, metric, chance, score, low, high, best_place, worst_place, counts, sizes,
     steps and CPU seconds of its training on average.
     """
     scored = {
@@ -46,7 +47,7 @@ def _of_family(study: Finished, family: str, suite: str) -> pd.DataFrame:
                 "chance": summary["chance"],
                 **{name: answers[name] for name in ("score", "low", "high")},
                 **places[label],
-                **{name: answers.get(name) for name in ("score_seen", "episodes", "seeds")},
+                **{name: answers.get(name) for name in ("score_all", "score_seen", "episodes", "classes", "seeds")},
                 **{field.name: answers[field.name] for field in dataclasses.fields(Size)},
                 "steps": max((p.step for p in progress), default=0),
                 "cpu_seconds": sum(p.cpu_seconds for p in progress) / max(1, len(progress)),
@@ -83,19 +84,31 @@ def answer(rows: pd.DataFrame) -> str:
 
 def _sentence(family: str, rows: pd.DataFrame) -> str:
     best, *others = rows.to_dict("records")
-    seeds = int(rows.loc[rows["trained"], "seeds"].max())
-    counts = f"{best['episodes']:,} meta-test episodes and {seeds} seed{'s' if seeds > 1 else ''}"
+    counts = counted(rows)
     equal = [_name(row) for row in others if row["best_place"] == 1]
     rest = (
         f"not distinguishable from it: {_listed(equal)}"
         if equal
-        else "the 95 % intervals of the paired differences put all others behind it"
+        else "all others are behind it by their paired differences, all pairs tested together at 5 %"
     )
     text = f"{f'On {family}, ' if family else ''}{_name(best)} is best, with {_measured(best)} over {counts}; {rest}."
     if not best["trained"] and (trained := [row for row in others if row["trained"]]):
         text += f" The best that was meta-trained is {trained[0]['learner']}, with {_measured(trained[0])}."
     text = text[0].upper() + text[1:]
-    return text + (" One seed says nothing of how much training varies." if seeds == 1 else "")
+    if not several_seeds(rows):
+        text += " With one seed this ranks the trained models and not their learners: another seed may turn it round."
+    return text
+
+
+def several_seeds(rows: pd.DataFrame) -> bool:
+    """Whether learners were trained with more than one seed, so that something is known of how much training varies."""
+    return bool(rows["trained"].any()) and rows.loc[rows["trained"], "seeds"].max() > 1
+
+
+def counted(rows: pd.DataFrame) -> str:
+    """What the intervals of a family are over, in words."""
+    first = rows.sort_values("seeds", ascending=False).iloc[0]
+    return over(*(int(first[name]) for name in ("seeds", "classes", "episodes")))
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.evaluation.statistics import Sample, interval
 from mambacl.platform.studying.config import Entry
 from mambacl.platform.studying.finished import Finished
 from mambacl.platform.training.loop import higher_is_better
@@ -41,7 +41,7 @@ def _of_family(curves: Mapping[Entry, pd.DataFrame]) -> list[dict]:
         steps = [step for curve in own if (step := first_step(curve, threshold, higher)) is not None]
         row = {"family": family, "learner": label, "threshold": threshold, "seeds": len(own), "reached": len(steps)}
         if steps:
-            over = interval(np.array(steps, dtype=float)[:, None])
+            over = interval(Sample.of(np.array(steps, dtype=float)[:, None]))
             row |= {"steps": over.score, "low": over.low, "high": over.high}
         rows.append({"steps": None, "low": None, "high": None} | row)
     return rows

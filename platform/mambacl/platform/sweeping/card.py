@@ -4,7 +4,7 @@ import dataclasses
 
 from mambacl.platform.console import sizes
 from mambacl.platform.cost import built, size_of
-from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.evaluation.statistics import Sample, interval
 from mambacl.platform.training.checkpoint import Checkpoint
 
 
@@ -14,14 +14,14 @@ def model_card(chosen: Checkpoint, reference: str | None = None) -> str:
     reference: what MLflow is to load it by, by default the champion of its experiment.
     """
     config, progress = chosen.config, chosen.progress
-    found = interval(progress.scores)  # type: ignore[arg-type]
+    found = interval(Sample.of(progress.scores))
     task = config.task
     counts = dataclasses.asdict(size_of(*built(config)))
     return f"""# {config.learner.name} for {task.name}, {task.tasks} tasks x {task.shots} shots
 
 | | |
 | --- | --- |
-| meta-val score | {found} over {found.episodes} episodes |
+| meta-val score | {found} over {found.over} |
 | learner | {sizes(counts)} |
 | trained | {progress.step:,} of {config.train.steps:,} steps of {config.train.batch} episodes, {progress.seconds:.0f} s |
 | selectivity | {config.selectivity.loss}, weight {config.selectivity.weight:.3g} |

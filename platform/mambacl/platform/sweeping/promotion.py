@@ -1,4 +1,4 @@
-"""Promotion: the candidate against the champion, on meta-val episodes that no trial used.
+"""Promotion: the candidate against the champion, on meta-confirm: classes that no trial was trained or chosen on.
 
 MLflow sets an alias without asking what it was. So promotions of a model wait for each other where they share a root; where
 two roots share an MLflow server, each says that it promotes, sets the alias, and then looks who else said so, until the alias
@@ -9,32 +9,33 @@ import functools
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation.cells import cells_of, results
+from mambacl.platform.evaluation.codes import competing, headline
 from mambacl.platform.evaluation.contestant import Contestant, built_family
 from mambacl.platform.evaluation.point import Point
-from mambacl.platform.evaluation.statistics import Interval, paired_difference
+from mambacl.platform.evaluation.statistics import Interval, Sample, paired_difference
+from mambacl.platform.evaluation.tables import sample
 from mambacl.platform.tracking.registry import CHAMPION, Reference, find
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.config import ConfigError
 
-FIRST, EPISODES = 2**32, 256
-"""Meta-val episodes of promotion: far behind those that trials are scored on."""
+EPISODES = 256
+"""Episodes of promotion."""
 
 CLAIM = "promotion.at"
 """Tag of a version that was found better than the champion: when."""
 
 
 def promote(store: Store, config: ExperimentConfig, version: int) -> bool:
-    """Move the alias `champion` to this version if it is better on the same episodes, its paired 95 % interval above
-    zero; the first version of a model becomes champion. Tags of the versions say who replaced whom, when, and by which
-    difference. Returns whether it is champion now.
+    """Move the alias `champion` to this version if it is better on the same episodes of meta-confirm, the 95 % interval of
+    the paired difference above zero; the first version of a model becomes champion. Tags of the versions say who replaced
+    whom, when, and by which difference. Returns whether it is champion now.
 
     Raises ConfigError where the champion was trained on another task family: those never compare.
     """
@@ -70,7 +71,7 @@ class Promotion:
         """Whether a version is better than the champion beyond doubt; it is said with it."""
         difference = self.difference(version, holder)
         better = difference.low > 0 if self.sign > 0 else difference.high < 0
-        self.tag(version, "promotion", f"minus version {holder}: {difference} over {EPISODES} episodes")
+        self.tag(version, "promotion", f"minus version {holder}: {difference} over {difference.over}")
         console.print(
             f"candidate version {version} minus champion version {holder}: {difference}: {'promoted' if better else 'not better'}"
         )
@@ -79,7 +80,7 @@ class Promotion:
     def best_of(self, version: int, known: dict[int, str]) -> int:
         """Of this version and those that were promoted meanwhile the one with the best score, of equal ones the first."""
         rivals = sorted({version} | {other for other, at in self.claims().items() if known.get(other) != at})
-        return max(rivals, key=lambda one: self.sign * self.scores(one).mean()) if len(rivals) > 1 else version
+        return max(rivals, key=lambda one: self.sign * self.scores(one).score) if len(rivals) > 1 else version
 
     def champion(self) -> int | None:
         """The version that has the alias."""
@@ -126,11 +127,11 @@ def family_of(reference: Reference) -> tuple:
     return reference.checkpoint.progress.spec.digest, task.tasks, task.shots, task.queries
 
 
-def scores(config: ExperimentConfig, label: str, reference: Reference) -> np.ndarray:
-    """The model's score on each of promotion's episodes."""
+def scores(config: ExperimentConfig, label: str, reference: Reference) -> Sample:
+    """The model's scores on promotion's episodes, among the codes that the experiment trains with."""
     task = reference.checkpoint.config.task
     contestant = Contestant.of(label, reference.checkpoint)
-    point = Point.as_trained(built_family(task), "meta_val")
-    cells = cells_of(contestant, task, point, FIRST, EPISODES)
+    point = Point.as_trained(built_family(task).fitted("meta_confirm"), "meta_confirm")
+    cells = cells_of(contestant, task, point, 0, EPISODES)
     rows = results(cells, Path(config.storage.root).resolve(), lambda done, all: None)
-    return rows.sort_values("episode")["score"].to_numpy()
+    return sample(headline(rows, competing([config])))

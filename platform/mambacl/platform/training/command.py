@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.actor import ActorHandle
 
 from mambacl.learners.learner import Learner
@@ -19,7 +18,7 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.cost import built, size_of
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
-from mambacl.platform.evaluation.statistics import interval
+from mambacl.platform.evaluation.statistics import Sample, interval
 from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
@@ -102,7 +101,7 @@ def outcome(run: Path) -> dict[str, Any]:
     """The result of a finished run, of its best checkpoint."""
     chosen, last = checkpoint.best(run), checkpoint.newest(run)
     assert last is not None
-    found = interval(np.asarray(chosen.progress.scores))
+    found = interval(Sample.of(chosen.progress.scores))
     record, config = records.read(run), chosen.config
     return {
         "run_id": record.run_id if record else None,

@@ -101,7 +101,7 @@ class Stepper:
         with torch.no_grad():
             pull_sum = sum(float(pull.sum()) for pull, _ in pulls)
             pull_count = sum(float(counts.sum()) for _, counts in pulls)
-            score = scores(prediction, episode)
+            score = scores(prediction, episode, self.config.train.codes)
             values = [float(per_query.sum()), float(score.sum()), pull_sum]
         numbers = [per_query.numel(), score.numel(), pull_count]
         return torch.tensor(values, dtype=torch.float64), torch.tensor(numbers, dtype=torch.float64)

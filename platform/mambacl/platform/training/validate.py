@@ -25,10 +25,10 @@ class Validation:
     """Scores over the first `train.evaluate_episodes` of meta-val, the same on every worker."""
 
     point: dict[str, float]
-    """meta_val/score and meta_val/loss over all label codes, meta_val/score_seen over those of the stream,
-    meta_val/true_mass on a few episodes for learners with association maps, meta_val/open_set_auroc where queries without an
-    answer are asked, meta_val/experts for mixtures: how many experts are in even use (the exponential of the entropy), mean
-    over layers."""
+    """meta_val/score and meta_val/loss among the label codes that compete in training, meta_val/score_all and meta_val/score_seen
+    among all codes and those of the stream, meta_val/tasks of an episode, meta_val/true_mass on a few episodes for learners with
+    association maps, meta_val/open_set_auroc where queries without an answer are asked, meta_val/experts for mixtures: how many
+    experts are in even use (the exponential of the entropy), mean over layers."""
     scores: tuple[float, ...]
     """Score of each episode."""
     expert_use: ExpertUse = ()
@@ -40,12 +40,13 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
     """Score the learner as it is, on as many episodes at once as a batch has, or a batch cut into parts."""
     learner.eval()
     episodes = config.train.evaluate_episodes
-    names = ["meta_val/loss", "meta_val/score", "meta_val/score_seen"]
+    family, codes = family.fitted("meta_val"), config.train.codes
+    names = ["meta_val/loss", "meta_val/score", "meta_val/score_all", "meta_val/score_seen"]
     if family.config.stream.open_set:
         names.append("meta_val/open_set_auroc")
     table = torch.zeros(len(names), episodes, dtype=torch.float64)
     experts = getattr(config.learner, "experts", None)
-    use = torch.zeros(learner.layers, config.task.tasks, experts.count if experts else 0, dtype=torch.float64)
+    use = torch.zeros(learner.layers, family.config.tasks, experts.count if experts else 0, dtype=torch.float64)
     own = worker.share(range(episodes))
     at_once = max(1, config.train.batch // parts)
     for start in range(0, len(own), at_once):
@@ -53,16 +54,17 @@ def validate(learner: Learner, family: Family, config: ExperimentConfig, worker:
         episode = family.episodes("meta_val", indices).to(worker.device)
         output = learner(episode)
         prediction = output.prediction.float()
-        columns = [losses(prediction, episode), scores(prediction, episode), scores(prediction, episode, "seen")]
+        columns = [losses(prediction, episode, codes)]
+        columns += [scores(prediction, episode, among) for among in (codes, "all", "seen")]
         if family.config.stream.open_set:
             columns.append(open_set_auroc(prediction, episode).unsqueeze(1))
         for row, column in zip(table, columns, strict=True):
             row[list(indices)] = _mean(column)
         if output.expert_use:
-            use += _by_task(output.expert_use, episode, config.task.tasks)
+            use += _by_task(output.expert_use, episode, family.config.tasks)
     # Each episode was scored by one worker; summing the tables with zeros elsewhere is exact.
     table = worker.total(table)
-    point = dict(zip(names, table.mean(1).tolist(), strict=True))
+    point = dict(zip(names, table.mean(1).tolist(), strict=True)) | {"meta_val/tasks": float(family.config.tasks)}
     if learner.layers:
         # Exact maps are those of the whole stream.
         at_end = family.varied(stream=family.config.stream.model_copy(update={"query_after": "end"}))

@@ -32,7 +32,7 @@ class Measure:
 
 MEASURES = {
     "cost": Measure(costs_of, version=1, machine=machine),
-    "scores": Measure(scores_of, version=2),
-    "forgetting": Measure(forgetting_of, version=2),
-    "associations": Measure(associations_of, version=2),
+    "scores": Measure(scores_of, version=3),
+    "forgetting": Measure(forgetting_of, version=3),
+    "associations": Measure(associations_of, version=3),
 }

@@ -13,9 +13,9 @@ from einops import rearrange
 from torch import Tensor
 
 from mambacl.learners.learner import Learner
-from mambacl.learners.objective import scores
 from mambacl.learners.selectivity import log_shares
 from mambacl.learners.selectivity_config import SelectivityConfig
+from mambacl.platform.evaluation.measures.scores import by_task, classes_of, scored
 from mambacl.tasks.family import Family
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ MAPS = 1
 
 
 def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFrame:
-    """A row an episode: number; score; `mass`, the share of a query's true weight that lies on examples of its own task, and
-    `mass_regularised`, that of the shares that the regulariser makes of the scores by default, mean over heads; `entropy` of
-    the true weights over the examples, 1 where they are even; `mass_by_task` (K,); `map` (K, T), the true weights of the first
-    query of each task, of the first episodes only."""
+    """A row an episode: number and `classes`; scores, as `scored` gives them; `mass`, the share of a query's true weight that lies
+    on examples of its own task, and `mass_regularised`, that of the shares that the regulariser makes of the scores by default,
+    mean over heads; `entropy` of the true weights over the examples, 1 where they are even; all of them task by task, too; `map`
+    (K, T), the true weights of the first query of each task, of the first episodes only."""
     assert cell.point.layer is not None
     rows, tasks = [], family.config.tasks
     for episode in cell.batches(family):
@@ -41,7 +41,6 @@ def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFr
         regularised = by_example(logs.exp().mean(1), association.example[chosen])
         own = (episode.query_task.unsqueeze(2) == episode.support_task.unsqueeze(1)).double()
         mass = (exact * own).sum(2)
-        by_task = rearrange(mass, "b (k q) -> b k q", k=tasks)
         entropy = torch.special.entr(exact).sum(2) / math.log(exact.shape[2])
         first = rearrange(exact, "b (k q) t -> b k q t", k=tasks)[:, :, 0]
         numbers = episode.index.tolist()
@@ -49,11 +48,11 @@ def associations_of(cell: "Cell", family: Family, learner: Learner) -> pd.DataFr
             pd.DataFrame(
                 {
                     "episode": numbers,
-                    "score": scores(output.prediction.float(), episode).double().mean(1).cpu().numpy(),
-                    "mass": mass.mean(1).cpu().numpy(),
-                    "mass_regularised": (regularised * own).sum(2).mean(1).cpu().numpy(),
-                    "entropy": entropy.mean(1).cpu().numpy(),
-                    "mass_by_task": list(by_task.mean(2).cpu().numpy()),
+                    "classes": classes_of(cell, family, episode),
+                    **scored(output.prediction.float(), episode, tasks),
+                    **by_task("mass", mass, tasks),
+                    **by_task("mass_regularised", (regularised * own).sum(2), tasks),
+                    **by_task("entropy", entropy, tasks),
                     "map": [
                         row.flatten().cpu().numpy() if number < MAPS else np.empty(0)
                         for number, row in zip(numbers, first, strict=True)

@@ -93,7 +93,7 @@ def _along(axis: "Axes", rows: "pd.DataFrame", about: "About") -> None:
 
     style = figures.styles(rows)
     for label, mine in parts(rows, "contestant").items():
-        found = positions(mine, "followed")
+        found = positions(mine, "followed", by_class=False)
         axis.plot(found.index + 1, found["score"], **style[label], label=label, markersize=4)
         figures.shade(axis, found.index + 1, found, style[label])
         if about.chance is not None:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class Overfitting(Suite):
     """Meta-test classes, and the classes of meta-train as they are in the data: the gap is what was learnt by heart."""
 
-    axes: ClassVar = ("classes",)
+    axes: ClassVar = ("split",)
 
     name: Literal["overfitting"] = "overfitting"
 
     def points(self, family: "Family", split: Split) -> list[Point]:
         return [
-            Point.as_trained(family, split, {"classes": split}),
-            Point.as_trained(family, "meta_train", {"classes": "meta_train"}, augmented=False),
+            Point.as_trained(family, split, {"split": split}),
+            Point.as_trained(family, "meta_train", {"split": "meta_train"}, augmented=False),
         ]
 
     def figures(self, rows: "pd.DataFrame", about: "About") -> "dict[str, Figure]":
@@ -33,7 +33,7 @@ class Overfitting(Suite):
         from mambacl.platform.evaluation import figures
 
         figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-        figures.groups(axis, rows, "contestant", by="classes")
+        figures.groups(axis, rows, "contestant", by="split")
         axis.set_ylabel(about.metric)
         axis.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
         figure.suptitle(about.title)
@@ -42,15 +42,14 @@ class Overfitting(Suite):
     def tables(self, rows: "pd.DataFrame", about: "About") -> "dict[str, pd.DataFrame]":
         import pandas as pd
 
-        from mambacl.platform.evaluation.statistics import interval
-        from mambacl.platform.evaluation.tables import matrix, parts, where
+        from mambacl.platform.evaluation.statistics import gap
+        from mambacl.platform.evaluation.tables import parts, sample, where
 
-        gaps, rows = [], rows.assign(seen=rows["split"] == "meta_train")
+        gaps = []
         for label, mine in parts(rows, "contestant").items():
-            known, new = (matrix(where(mine, seen=seen)) for seen in (True, False))
-            gap = interval(known - new)
+            found = gap(sample(where(mine, split="meta_train")), sample(mine.query("split != 'meta_train'")))
             gaps.append(
-                {"contestant": label, "gap": gap.score, "low": gap.low, "high": gap.high}
-                | {"episodes": gap.episodes, "seeds": gap.seeds}
+                {"contestant": label, "gap": found.score, "low": found.low, "high": found.high}
+                | {"episodes": found.episodes, "classes": found.classes, "seeds": found.seeds}
             )
         return super().tables(rows, about) | {"gaps": pd.DataFrame(gaps)}
