@@ -150,7 +150,7 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(folder, worked, tmp_pat
     fresh = load_bank(config(folder))
     assert (continued.digest, continued.images.tolist()) == (fresh.digest, fresh.images.tolist())
     kept, new = (sorted(f.name for f in (tmp_path / c).rglob("*") if f.is_file()) for c in ("cache", "another"))
-    assert kept == new == ["array.bin", "labels.npz", "lock", "manifest.json", "started.json"]
+    assert kept == new == ["array.bin", "hashes.npy", "labels.npz", "lock", "manifest.json", "started.json"]
 
 
 def test_a_kill_while_chunks_are_joined_loses_nothing(folder, worked, monkeypatch):

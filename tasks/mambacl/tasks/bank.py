@@ -1,6 +1,7 @@
 """An image bank: all images of a source, or their features, sorted by class, in memory or mapped from a cache."""
 
 import dataclasses
+import functools
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -12,12 +13,16 @@ from mambacl.tasks.features import Encode, FeatureStatistics, statistics_of
 from mambacl.tasks.image_cache import PixelDigest, Shrink
 from mambacl.tasks.images_config import DatasetConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig, SourceConfig
 from mambacl.tasks.labels import Labels
-from mambacl.tasks.prepare import LABELS, Recipe, build_here, check_unreadable
+from mambacl.tasks.prepare import LABELS, Recipe, build_here, check_unreadable, read_hashes
+from mambacl.tasks.sketches import hashes_of, sketches_of
 from mambacl.tasks.sources.files import absolute, fingerprint
 from mambacl.tasks.sources.listing import Part, Pixels
 from mambacl.tasks.sources.npz import read_npz
 from mambacl.tasks.sources.source import existing, open_source
 from mambacl.tasks.store import Store
+
+HASHED = 4 << 30
+"""Bytes of images up to which they are hashed when asked: within seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,10 @@ class ImageBank:
     """(C,) bool: the classes that an official split tests on, or None."""
     statistics: FeatureStatistics | None = None
     """Of the features, or None for images."""
+    encoder: str = ""
+    """SHA-256 of the weights that made the features; empty for images."""
+    hashes: np.ndarray | None = None
+    """(n,) uint64, of each image, where they were kept when the images were prepared."""
 
     @classmethod
     def of(cls, images: np.ndarray, label: np.ndarray, group: np.ndarray | None = None) -> "ImageBank":
@@ -86,6 +95,31 @@ class ImageBank:
             classes=self.classes[classes],
             test=None if self.test is None else self.test[classes],
         )
+
+    def members(self, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images of some classes, class after class, and for each of them the place of its class among `classes`."""
+        count = self.count[classes]
+        place = np.repeat(np.arange(len(classes)), count)
+        return np.repeat(self.start[classes] - (np.cumsum(count) - count), count) + np.arange(len(place)), place
+
+    @functools.cached_property
+    def sketches(self) -> list[str] | None:
+        """By which each class is known again elsewhere, see `sketches_of`; None where no hashes were kept and it would take
+        minutes to make them."""
+        hashes = self.hashes
+        if hashes is None:
+            if self.images.nbytes > HASHED:
+                return None
+            hashes = hashes_of(self.images.numpy())
+        image, place = self.members(np.arange(len(self.classes)))
+        return sketches_of(hashes[image], place, len(self.classes))
+
+    @property
+    def kind(self) -> str:
+        """What rows of `images` are, in words: those of two kinds are never alike."""
+        dtype = str(self.images.dtype).removeprefix("torch.")
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        return f"features {shape} {dtype} of encoder {self.encoder[:12]}" if self.encoder else f"images {shape} {dtype}"
 
 
 def load_bank(config: ImageFamilyConfig) -> ImageBank:
@@ -139,7 +173,12 @@ def open_bank(recipe: Recipe) -> ImageBank:
     check_unreadable(recipe, len(manifest["faults"]), manifest["faults"][-1] if manifest["faults"] else "")
     labels = Labels.load(recipe.store.folder / LABELS)
     bank = ImageBank.with_labels(torch.from_numpy(recipe.store.array()), labels, manifest["digest"])
-    return dataclasses.replace(bank, statistics=statistics_of(manifest))
+    return dataclasses.replace(
+        bank,
+        statistics=statistics_of(manifest),
+        encoder=manifest["key"]["work"].get("weights", ""),
+        hashes=read_hashes(recipe.store),
+    )
 
 
 def _is_npz(config: ImageFamilyConfig) -> bool:

@@ -85,6 +85,10 @@ class Family(ABC):
         where tasks are no classes that could come again."""
         return None
 
+    def among(self, split: Split, classes: Sequence[int]) -> Self:
+        """The same family with these classes of a split alone, numbered as in `asked_classes`."""
+        raise ConfigError(f"task: {self.config.name} has no classes")  # type: ignore[attr-defined]
+
     def in_domains(self, split: Split, domains: Sequence[str]) -> Self:
         """The same family with a split's classes seen in these domains; classes with too few images there are left out."""
         raise ConfigError(f"task: {self.config.name} has no domains")  # type: ignore[attr-defined]

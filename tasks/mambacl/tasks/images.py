@@ -91,6 +91,11 @@ class ImageFamily(Family):
         pool = make_pool(self.bank, self.pools[split].classes, list(domains), least)
         return self._with(pools=self.pools | {split: pool})
 
+    def among(self, split: Split, classes: Sequence[int]) -> Self:
+        pool = self.pools[split]
+        kept = pool.classes[np.isin(pool.classes, classes)]
+        return self._with(pools=self.pools | {split: make_pool(self.bank, kept, list(pool.domains), least=1)})
+
     def _augment(self, split: Split) -> AugmentConfig | None:
         return self.config.augment if split == "meta_train" and self.spec.input == "image" else None
 

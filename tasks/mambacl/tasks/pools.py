@@ -102,8 +102,7 @@ def _drawn_classes(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
 def make_pool(bank: ImageBank, classes: np.ndarray, domains: list[str], least: int) -> Pool:
     """The images of these classes in these domains; classes with fewer than `least` are left out."""
     count = bank.count[classes]
-    place = np.repeat(np.arange(len(classes)), count)
-    image = np.repeat(bank.start[classes] - (np.cumsum(count) - count), count) + np.arange(len(place))
+    image, place = bank.members(classes)
     if bank.domain is not None and len(domains) < len(bank.domains):
         seen = np.isin(bank.domains, domains)[bank.domain[image]]
         image, place = image[seen], place[seen]

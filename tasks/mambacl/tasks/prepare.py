@@ -17,6 +17,7 @@ import numpy as np
 
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.labels import Labels
+from mambacl.tasks.sketches import hashes_of
 from mambacl.tasks.sources.listing import Part
 from mambacl.tasks.store import Chunk, Store
 
@@ -24,6 +25,8 @@ logger = logging.getLogger("mambacl")
 
 LABELS = "labels.npz"
 """Beside an array: the labels of its rows."""
+HASHES = "hashes.npy"
+"""Beside an array: the hashes of its rows, which would take minutes to make again of a large one. Arrays of older builds have none."""
 EVERY = 10.0
 """Seconds between lines of progress."""
 
@@ -118,20 +121,31 @@ class Build:
             raise ConfigError(f"{self.recipe.field}: none of the {self.images} images can be read")
         if self.unreadable:
             logger.warning("%d of %d images left out as unreadable", self.unreadable, self.images)
-        summary = self.recipe.work.summary()
+        summary, hashes = self.recipe.work.summary(), []
+
+        def visit(chunk: Chunk) -> None:
+            summary.add(chunk)
+            hashes.append(hashes_of(chunk.rows))
 
         def facts(kept: np.ndarray) -> dict[str, Any]:
             labels = self.labels.only(kept)
             labels.save(self.store.folder / LABELS)
+            np.save(self.store.folder / HASHES, np.concatenate(hashes))
             return summary.facts(labels)
 
-        self.store.finish(self.chunks, summary.add, facts)
+        self.store.finish(self.chunks, visit, facts)
 
     def _count(self, chunk: Chunk) -> None:
         for fault in chunk.faults:
             logger.warning("unreadable image left out: %s", fault)
         self.unreadable += len(chunk.faults)
         check_unreadable(self.recipe, self.unreadable, chunk.faults[-1] if chunk.faults else "")
+
+
+def read_hashes(store: Store) -> np.ndarray | None:
+    """The hashes of a complete array's rows, where they were kept."""
+    path = store.folder / HASHES
+    return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
 def check_unreadable(recipe: Recipe, count: int, fault: str) -> None:
