@@ -7,10 +7,25 @@ from pathlib import Path
 
 import torch
 
+from mambacl.learners.scan import team
+
 
 def device() -> torch.device:
     """The GPU that this process may use, or else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _flush() -> None:
+    torch.set_flush_denormal(True)
+
+
+def flush_subnormals() -> None:
+    """Let this thread, and those that compute for it, take numbers nearer to zero than 1e-38 for zero.
+
+    A state that fades, as on a padded stream, is full of them, and some processors take ten times as long for each. Every thread
+    that trains, evaluates or serves calls this, so that all of them get the same bits.
+    """
+    team.run(_flush, torch.get_num_threads())
 
 
 def device_name() -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mambacl.learners.registry import build as build_learner
+from mambacl.platform.machine import flush_subnormals
 from mambacl.platform.training.checkpoint import Checkpoint
 
 
@@ -27,6 +28,7 @@ class Served:
         missing = {"support_x", "support_y", "query_x"} - set(data)
         if missing:
             raise ValueError(f"{sorted(missing)[0]}: missing; a prediction needs support_x, support_y and query_x")
+        flush_subnormals()
         support_x, support_y, query_x = (
             torch.as_tensor(np.asarray(data[name])) for name in ("support_x", "support_y", "query_x")
         )
