@@ -87,5 +87,6 @@ def test_a_state_that_fades_is_zero_in_the_end_on_all_threads(threads):
         vanish_in_a_thread_that(lambda: (scan(), flush_subnormals(), scan()))
     finally:
         torch.set_num_threads(before)
-    kept, flushed = (end.abs().max().item() for end in ends)
-    assert flushed == 0.0 < kept < 1e-37
+    # By their bits: this thread may take them for zero, too.
+    kept, flushed = (end.view(torch.int32).abs().max().item() for end in ends)
+    assert flushed == 0 < kept < 0x00800000, "below the smallest normal number"
