@@ -63,6 +63,7 @@ def test_what_a_server_keeps_is_brought_once_to_where_all_nodes_find_it(trained,
         assert found.path.parent == tmp_path / "shared" / "downloads"
         assert found.sha256 == checkpoint.best(run).sha256
         assert found.fault() is None
+        assert (found.path / "classes.json").read_bytes() == (run / "classes.json").read_bytes()
     assert len(list((tmp_path / "shared" / "downloads").iterdir())) == 2, "no drafts"
 
 
@@ -147,7 +148,7 @@ def test_no_pickle_is_registered_and_a_changed_model_is_refused(trained, version
     model = find(f"models:/tiny/{version}", config.storage).checkpoint
     files = {path.name for path in model.path.rglob("*") if path.is_file()}
     assert files - {"registered_model_meta"} == {
-        "MLmodel", "README.md", "config.json", "manifest.json", "model.safetensors", "progress.json",
+        "MLmodel", "README.md", "classes.json", "config.json", "manifest.json", "model.safetensors", "progress.json",
         "python_env.yaml", "requirements.txt",
     }  # fmt: skip
     weights = model.path / "model.safetensors"

@@ -29,6 +29,8 @@ class Options:
     """Where the data are now, if not where the model was trained."""
     on: str | None = None
     """Experiment on whose task family the models are asked: trained here, tested there."""
+    allow_seen: bool = False
+    """Ask about classes that a model met in meta-training, too, in tables of their own; by default they are refused."""
     gpus: float = 0
     """GPUs of each cell of 64 episodes, such as 0.25."""
     address: str | None = None
@@ -48,6 +50,7 @@ def main(arguments: list[str]) -> int:
         features=options.features,
         path=options.task_path,
         on=options.on,
+        allow_seen=options.allow_seen,
         gpus=options.gpus,
     )
     summary = evaluate(options.models, find_suite(options.suite), options.storage, asked, options.address)

@@ -16,9 +16,10 @@ from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.cells import EPISODES, Cell, cells_of, results
 from mambacl.platform.evaluation.codes import competing, headline
-from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
+from mambacl.platform.evaluation.contestant import Contestant, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
+from mambacl.platform.evaluation.seen import Part, parts_of
 from mambacl.platform.evaluation.suites.registry import SUITES, SuiteConfig
 from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
@@ -51,6 +52,8 @@ class Asked:
     """Where the data are now, if not where the model was trained."""
     on: str | None = None
     """Experiment on whose task family the models are asked, if not that of their own training."""
+    allow_seen: bool = False
+    """Ask about classes of `on` that a model met before, too, apart from new ones; by default they are refused."""
     gpus: float = 0
     """GPUs of a cell."""
 
@@ -66,41 +69,65 @@ def evaluate(
     """Evaluate models on a suite, show the tables and write everything; returns what `mambacl evaluate --json` prints.
 
     models: what names them, or folders by the labels that they have in tables; several of one label are seeds of one
-    learner. folder: where results go, by default one of the first model. Raises ConfigError for an unknown model, or
-    one that the suite cannot ask, before Ray is started.
+    learner. folder: where results go, by default one of the first model. Where classes were met before and are asked about
+    all the same, they and new ones have each a summary and a folder of their own, `seen` and `new`. Raises ConfigError for an
+    unknown model, one that the suite cannot ask, or classes that were met before, before Ray is started.
     """
     if asked.episodes < 2:
         raise ConfigError(f"episodes: must be at least 2 for an interval, got {asked.episodes}")
-    named = find_models(models, storage)
-    task = common_task([reference for _, reference in named], asked.path, asked.on, address)
-    models_of = [Contestant.of(label, reference.checkpoint) for label, reference in named]
+    found = find_models(models, storage)
+    task = common_task([reference for _, reference in found], asked.path, asked.on, address)
+    models_of = [Contestant.of(label, reference.checkpoint) for label, reference in found]
     everyone = [*models_of, *anchors(asked.references, models_of if asked.features else [], task)]
     contestants = [contestant for contestant in everyone if suite.takes(built_learner(contestant, task))]
     left_out = ", ".join({contestant.label: None for contestant in everyone if contestant not in contestants})
-    named = [pair for pair, model in zip(named, models_of, strict=True) if model in contestants]
+    named = [pair for pair, model in zip(found, models_of, strict=True) if model in contestants]
     if not named:
         raise needs(suite.name, f"{suite.demand}; there is none among {left_out}")
     if left_out:
         console.print(f"left out, since {suite.name} needs {suite.demand}: {left_out}")
-    points, first = suite.points(built_family(task), SPLIT), named[0][1]
+    first = named[0][1]
+    parts, doubts = [Part(task)], {}
+    if asked.on is not None and not MEASURES[suite.measure].machine:  # times hang on no classes
+        # References read the features of models that are left out, too.
+        parts, doubts = parts_of(found if asked.features else named, task, SPLIT, asked.allow_seen)
+    for label, doubt in doubts.items():
+        console.print(f"whether {label} met classes of {SPLIT} before is {doubt}")
+    points = [part.points(suite, SPLIT) for part in parts]
     codes = competing(reference.checkpoint.config for _, reference in named)
     asking, episodes = contestants, asked.episodes
     if MEASURES[suite.measure].machine:  # times hang on neither seed nor episodes: one cell a learner
         asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
     cells = [
-        cell
-        for point in points
-        for contestant in asking
-        for cell in cells_of(contestant, task, point, 0, episodes, suite.measure, suite.settings)
+        [
+            cell
+            for point in own
+            for contestant in asking
+            for cell in cells_of(contestant, part.task, point, 0, episodes, suite.measure, suite.settings)
+        ]
+        for part, own in zip(parts, points, strict=True)
     ]
     root = Path(storage.root).resolve()
     with session(address):
         places_for(ResourcesConfig(gpus=asked.gpus))
-        rows = headline(compute_with_progress(cells, root, asked.gpus), codes)
+        rows = [headline(compute_with_progress(own, root, asked.gpus), codes) for own in cells]
     folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / suite.name
-    about = About.of(task, codes)
     head = {"suite": suite.name, "model": first.text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
-    summary = head | summarise(rows, points[0], task, contestants, about, suite.columns)
+    head |= {"doubts": doubts} if doubts else {}
+    summaries = {}
+    for part, own_points, own_rows in zip(parts, points, rows, strict=True):
+        about = About.of(part.task, codes)
+        about = dataclasses.replace(about, title=about.title + part.title)
+        facts = summarise(own_rows, own_points[0], part.task, contestants, about, suite.columns)
+        summary = head | ({"part": part.name} if part.name else {}) | facts
+        tell(summary, own_rows, suite, about, folder / part.name)
+        track(folder / part.name, suite.name, summary, named, storage)
+        summaries[part.name] = summary
+    return summaries.get("", summaries)
+
+
+def tell(summary: dict[str, Any], rows: pd.DataFrame, suite: SuiteConfig, about: About, folder: Path) -> None:
+    """Show the tables and write everything; the summary gets the names of the files."""
     tables = suite.tables(rows, about)
     summary["files"] = write(folder, suite, rows, tables, about, summary)
     show(summary, about, suite.name)
@@ -113,8 +140,6 @@ def evaluate(
             show_table(name, table)
     for file in summary["files"]:
         console.print(file, soft_wrap=True)
-    track(folder, suite.name, summary, named, storage)
-    return summary
 
 
 def compute_with_progress(cells: Sequence[Cell], root: Path, gpus: float = 0) -> pd.DataFrame:
@@ -149,7 +174,8 @@ def track(
     folder: Path, suite: str, summary: dict[str, Any], named: Sequence[tuple[str, Reference]], storage: StorageConfig
 ) -> None:
     """Log the evaluation as a run of its own, linked with the first model's run and with all versions of the models."""
-    first = named[0][1]
+    first, part = named[0][1], summary.get("part")
+    what = f"{suite}/{part}" if part else suite
     found, metrics = entries(summary), {}
     for label, entry in found.items():
         prefix = SPLIT if label == summary["label"] else f"{SPLIT}/{NOT_IN_NAMES.sub('-', label)}"
@@ -164,7 +190,7 @@ def track(
         folder,
         Record(
             kind="evaluation",
-            name=f"{suite} of {first.label}",
+            name=f"{what} of {first.label}",
             experiment=first.checkpoint.config.name,
             tags=tags,
             metrics=metrics,
@@ -178,9 +204,9 @@ def track(
         run_id = store.deliver(folder).run_id or ""
         for label, reference in named:
             for version in versions_of(store, reference):
-                store.tag_version(*version, f"evaluation/{suite}", run_id)
+                store.tag_version(*version, f"evaluation/{what}", run_id)
                 if "score" in found[label]:
                     score = "{score:.4f} [{low:.4f}, {high:.4f}]".format(**found[label])
-                    store.tag_version(*version, f"{SPLIT}/{suite}", score)
+                    store.tag_version(*version, f"{SPLIT}/{what}", score)
     except Exception as error:
         console.print(f"MLflow is away ({error}); `mambacl sync` delivers the evaluation later")

@@ -24,6 +24,8 @@ class Point(Config):
     noise: NoiseConfig | None = None
     domains: tuple[str, ...] | None = None
     """Domains in which the split's classes are seen."""
+    classes: tuple[int, ...] | None = None
+    """Classes of the split, by their numbers within the source; by default all."""
     layer: int | None = None
     """Layer whose associations are asked for."""
     augmented: bool = True
@@ -48,6 +50,8 @@ class Point(Config):
         family = family.varied(
             tasks=self.tasks, shots=self.shots, queries=self.queries, stream=self.stream, noise=self.noise
         )
+        if self.classes is not None:
+            family = family.among(self.split, self.classes)
         return family if self.domains is None else family.in_domains(self.split, self.domains)
 
     def fits(self, family: "Family") -> bool:

@@ -1,4 +1,5 @@
-"""The classes of a run's splits, as a file in its folder: with names, not only digests, splits can be made again elsewhere."""
+"""The classes of a run's splits, as a file in its folder: with names, not only digests, splits can be made again elsewhere; with
+hashes of their images, they are known again in other sources."""
 
 import json
 from pathlib import Path
@@ -9,6 +10,8 @@ from mambacl.tasks.images import ImageFamily
 from mambacl.tasks.randomness import Split
 
 FILE = "classes.json"
+VERSION = 2
+"""Of the file. The first had nothing by which classes are known again but their names."""
 
 
 class SplitClasses(Config):
@@ -20,17 +23,27 @@ class SplitClasses(Config):
     """Of the domains; none where the source has none."""
     digest: str
     """SHA-256 of both."""
+    first: tuple[int, ...] = ()
+    """Of each class the number of its first image: the class itself, among images of the same digest."""
+    sketches: tuple[str, ...] = ()
+    """Of each class, by which it is known again among others (`ImageBank.sketches`); none where that would have taken minutes."""
 
 
 class Classes(Config):
     """What the splits of a task family draw from."""
 
+    version: int = 1
+    """Of the file it is read from: the first had none."""
     family: str
     """Name of the task family."""
     source: str
     """Where its images are, or the family's name again where it makes them."""
     digest: str
     """Of its images and splits, as in the family's spec."""
+    images: str = ""
+    """Digest of the source's images, whatever the splits."""
+    kind: str = ""
+    """What these images are, in words; those of two kinds are never alike."""
     splits: dict[Split, SplitClasses]
 
 
@@ -38,14 +51,23 @@ def classes_of(family: Family) -> Classes | None:
     """The classes of a family; None where examples are generated and there are none."""
     if not isinstance(family, ImageFamily):
         return None
-    config = family.config
+    config, bank = family.config, family.bank
     name: str = config.name  # type: ignore[attr-defined]  # every family that can be built has one
     return Classes(
+        version=VERSION,
         family=name,
         source=getattr(config, config.location) if config.location else name,
         digest=family.spec.digest,
+        images=bank.digest,
+        kind=bank.kind,
         splits={
-            split: SplitClasses(names=pool.names, domains=pool.domains, digest=pool.digest)
+            split: SplitClasses(
+                names=pool.names,
+                domains=pool.domains,
+                digest=pool.digest,
+                first=tuple(bank.start[pool.classes].tolist()),
+                sketches=tuple(bank.sketches[c] for c in pool.classes) if bank.sketches else (),
+            )
             for split, pool in family.pools.items()
         },
     )
@@ -61,3 +83,10 @@ def read(folder: Path) -> Classes | None:
     """The classes of a run's folder, or None."""
     path = folder / FILE
     return parse(Classes, json.loads(path.read_text())) if path.is_file() else None
+
+
+def beside(checkpoint: Path) -> Path:
+    """The folder in which the classes of a checkpoint's run are: its own where they went with it, or else the run's."""
+    checkpoint = checkpoint.resolve()
+    in_run = checkpoint.parent.name == "checkpoints" and not (checkpoint / FILE).is_file()
+    return checkpoint.parent.parent if in_run else checkpoint

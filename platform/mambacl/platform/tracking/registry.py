@@ -1,7 +1,7 @@
 """The model registry: checkpoints become versions with card, tags and aliases, and references become folders again.
 
-A registered model is a folder of config.json, model.safetensors, progress.json and manifest.json (their SHA-256), with an
-MLmodel file that names this package's loader. Nothing in it is pickled.
+A registered model is a folder of config.json, model.safetensors, progress.json, where it was trained on classes their
+classes.json, and manifest.json (their SHA-256), with an MLmodel file that names this package's loader. Nothing in it is pickled.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mambacl.platform.config import StorageConfig
+from mambacl.platform.tracking import classes
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
 from mambacl.platform.training import checkpoint
@@ -111,7 +112,11 @@ def _write_model(folder: Path, chosen: Checkpoint, card: str, model_id: str, run
     hashes = json.loads((chosen.path / MANIFEST).read_text())
     for file in FILES:
         shutil.copy(chosen.path / file, folder / file)
-    (folder / MANIFEST).write_text(json.dumps({file: hashes[file] for file in FILES}, indent=1))
+    kept = {file: hashes[file] for file in FILES}
+    if (met := classes.beside(chosen.path) / classes.FILE).is_file():
+        shutil.copy(met, folder)
+        kept[classes.FILE] = hashlib.sha256(met.read_bytes()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(kept, indent=1))
     (folder / "README.md").write_text(card)
     (folder / "requirements.txt").write_text(f"mambacl=={installed('mambacl')}\n")
     (folder / "python_env.yaml").write_text(
@@ -229,10 +234,14 @@ def _find_run(reference: str, storage: StorageConfig) -> Reference:
     if (folder / "checkpoints").is_dir():
         return Reference(reference, checkpoint.best(folder), run_id=run_id)
     identity = f"{store.uri} {reference} {run.info.end_time}"
-    path = _brought(
-        Path(storage.root), identity, lambda draft: store.client.download_artifacts(run_id, "checkpoint", draft)
-    )
-    return Reference(reference, Checkpoint(path=path), run_id=run_id)
+
+    def download(draft: str) -> str:
+        found = store.client.download_artifacts(run_id, "checkpoint", draft)
+        if classes.FILE in {file.path for file in store.client.list_artifacts(run_id)}:
+            store.client.download_artifacts(run_id, classes.FILE, found)
+        return found
+
+    return Reference(reference, Checkpoint(path=_brought(Path(storage.root), identity, download)), run_id=run_id)
 
 
 def versions_of(store: Store, reference: Reference) -> list[tuple[str, str]]:
