@@ -17,6 +17,7 @@ from mambacl.platform.evaluation.contestant import Contestant, built_family
 from mambacl.platform.evaluation.models import common_task
 from mambacl.platform.evaluation.seen import MET, parts_of
 from mambacl.platform.evaluation.suites.overfitting import Overfitting
+from mambacl.platform.evaluation.suites.selectivity import Selectivity
 from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.platform.tracking.registry import find, register
 from mambacl.platform.tracking.store import Store
@@ -42,8 +43,9 @@ def trained(tmp_path, monkeypatch):
     """A function that trains a model for a step on a task, and gives its run's folder."""
     monkeypatch.setenv("MAMBACL_CACHE", str(tmp_path / "cache"))
 
-    def model(**task):
-        config = parse(ExperimentConfig, TINY | {"task": SIZES | task, "storage": {"root": str(tmp_path)}})
+    def model(learner=TINY["learner"], **task):
+        content = TINY | {"task": SIZES | task, "learner": learner, "storage": {"root": str(tmp_path)}}
+        config = parse(ExperimentConfig, content)
         run = tmp_path / f"run {len(list(tmp_path.glob('run *')))}"
         open_record(config, run)
         meta_train(config, run, Worker(), lambda saved: None, lambda step, point: False)
@@ -266,6 +268,16 @@ def test_a_part_with_few_classes_has_short_episodes_or_is_left_out(trained, part
     (only,), _ = parts(run, **npz(tmp_path / "turned.npz", PIXELS[::-1]), seed=1, allow_seen=True)
     assert (only.name, len(only.numbers)) == ("seen", 8)
     assert "new classes of meta_test are left out: 1, where an episode needs 2" in capsys.readouterr().out
+
+
+def test_an_encoder_counts_though_its_model_is_not_asked(trained, tmp_path):
+    """Association maps are Mamba's, which met nothing; references on the features of the other model met what it met."""
+    mamba = trained(**GLYPHS, learner={"name": "mamba", "layers": 1, "width": 8, "state_size": 4})
+    other, experiment = trained(**GLYPHS, seed=1), tmp_path / "on.yaml"
+    experiment.write_text(yaml.safe_dump(TINY | {"task": SIZES | GLYPHS}))
+    asked = Asked(episodes=4, on=str(experiment), features=True)
+    with pytest.raises(ConfigError, match=r"^on: prototypes met "):
+        evaluate([str(mamba), str(other)], Selectivity(), StorageConfig(root=str(tmp_path)), asked)
 
 
 def test_seen_and_new_classes_have_tables_of_their_own(trained, tmp_path):
