@@ -130,6 +130,48 @@ def test_train_classes_are_told_apart_by_the_digest_and_need_to_be_there():
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [{}, {"train_classes": 7}, {"test_domains": ["real"]}, {"test_domains": ["real"], "class_disjoint": False}],
+)
+def test_fewer_train_images_are_among_those_of_more_and_leave_the_other_splits_alone(fields):
+    bank = bank_of(classes=40, images=5, missing={(c, d) for c in range(0, 40, 3) for d in (0, 1)})
+    whole = make_pools(bank, config(seed=5, **fields))
+    larger = whole["meta_train"]
+    for most in (20, 12, 6, 1):
+        pools = make_pools(bank, config(seed=5, train_images=most, **fields))
+        pool = pools["meta_train"]
+        assert pool.classes.tolist() == larger.classes.tolist()
+        assert pool.count.tolist() == [min(most, count) for count in whole["meta_train"].count], "small ones are kept"
+        assert set(pool.image.tolist()) <= set(larger.image.tolist())
+        for c, start, count in zip(pool.classes, pool.start, pool.count, strict=True):
+            assert (bank.images[pool.image[start : start + count], 0, 0, 0] == c).all()
+        assert all((pools[split].image == whole[split].image).all() for split in SPLITS[1:])
+        larger = pool
+    assert len(set((larger.image % 5).tolist())) > 1, "drawn, not the first ones"
+
+
+def test_a_class_keeps_its_train_images_whatever_other_classes_there_are():
+    bank = bank_of(classes=40, images=5)
+    many, few = (make_pools(bank, config(train_images=4, train_classes=count))["meta_train"] for count in (None, 6))
+    assert set(few.image.tolist()) < set(many.image.tolist())
+
+
+def test_train_images_are_drawn_from_alone_and_told_apart_by_the_digest():
+    sizes = {"name": "glyphs", "tasks": 5, "shots": 1, "queries": 1, "augment": None}
+    plain, few = tasks.build(sizes), tasks.build(sizes | {"train_images": 2})
+    assert few.spec.digest != plain.spec.digest
+    assert few.spec.digest != tasks.build(sizes | {"train_images": 3}).spec.digest
+    assert (few.episodes("meta_test", range(4)).query_x == plain.episodes("meta_test", range(4)).query_x).all()
+    kept = {few.bank.images[i].numpy().tobytes() for i in few.pools["meta_train"].image}
+    episode = few.episodes("meta_train", range(8))
+    assert all(x.numpy().tobytes() in kept for x in [*episode.support_x.flatten(0, 1), *episode.query_x.flatten(0, 1)])
+    with pytest.raises(
+        tasks.ConfigError, match=r"^task\.shots: the smallest class of meta_train has 1 images, an epis"
+    ):
+        tasks.build(sizes | {"train_images": 1})
+
+
+@pytest.mark.parametrize(
     ("fields", "line"),
     [
         (

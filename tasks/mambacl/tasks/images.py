@@ -39,7 +39,7 @@ class ImageFamily(Family):
         digest = hashlib.sha256(f"{bank.digest} {config.seed}{self.variant}".encode())
         for split in SPLITS:
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
-            if config.test_domains:
+            if config.test_domains or config.train_images is not None:
                 digest.update(self.pools[split].image.data)
         shape, size = self.target.sizes(config, tuple(bank.images.shape[1:]))
         self.spec = Spec(

@@ -42,6 +42,9 @@ class ImageFamilyConfig(TargetConfig):
     """Leave out classes with fewer images than an episode needs, rather than refuse the data."""
     train_classes: Annotated[int, Field(ge=1)] | None = None
     """Meta-train draws from so many of its classes only, drawn by seed, those of 30 among those of 60; by default all."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Meta-train draws from so many images of each of its classes only, drawn by seed, those of 6 among those of 12; by
+    default all. Classes with fewer keep what they have."""
     test_domains: tuple[str, ...] = ()
     """Domains that meta-test alone draws from: meta-train on the others, test on these."""
     val_domains: tuple[str, ...] = ()

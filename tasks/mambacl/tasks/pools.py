@@ -57,6 +57,8 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
     if config.train_classes is not None:
         kept = _drawn_classes(pools["meta_train"].classes, config.train_classes, config.seed)
         pools["meta_train"] = make_pool(bank, kept, domains["meta_train"], least)
+    if config.train_images is not None:
+        pools["meta_train"] = _with_drawn_images(pools["meta_train"], config.train_images, config.seed)
     return pools
 
 
@@ -97,6 +99,17 @@ def _drawn_classes(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
     if count > len(classes):
         raise ConfigError(f"task.train_classes: must be at most the {len(classes)} classes of meta_train, got {count}")
     return np.sort(generator(seed, "train classes").permutation(classes)[:count])
+
+
+def _with_drawn_images(pool: Pool, most: int, seed: int) -> Pool:
+    """The pool with at most so many images of each class. A smaller number draws from among those of a larger one."""
+    # A key belongs to an image, not to its place in the pool: a class keeps its images whatever other classes there are.
+    key = generator(seed, "train images").random(pool.image.max() + 1)[pool.image]
+    place = np.repeat(np.arange(len(pool.count)), pool.count)
+    rank = np.arange(len(place)) - pool.start[place]
+    kept = np.sort(np.lexsort((key, place))[rank < most])
+    count = np.minimum(pool.count, most)
+    return dataclasses.replace(pool, image=pool.image[kept], start=np.cumsum(count) - count, count=count)
 
 
 def make_pool(bank: ImageBank, classes: np.ndarray, domains: list[str], least: int) -> Pool:
