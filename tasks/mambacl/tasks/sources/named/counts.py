@@ -1,7 +1,7 @@
 """How many classes and images each public data set has, as published, so that studies can be planned before any is fetched.
 
 `equal` and `listed` counts are those of the data. Of `spread` ones, number of classes, total, smallest and largest class are, and
-the classes between are made up; of `even` ones, number of classes and total are. What could not be looked up is marked.
+the classes between are made up; of `even` ones, number of classes and total are. Comments say what is unverified.
 
 Shapes: C classes, D domains.
 """
@@ -61,7 +61,7 @@ def customary(classes: int, count: int) -> np.ndarray:
 
 
 def _omniglot() -> Counts:
-    """Characters of the 30 background and the 20 evaluation alphabets; all were drawn by the same twenty people."""
+    """Characters of the 30 background and the 20 evaluation alphabets; each was drawn by twenty people."""
     background = listed("20 29 26 41 40 24 46 14 26 34 33 22 26 43 24 48 22 16 52 47 40 26 40 41 33 14 42 23 17 55")
     evaluation = listed("20 26 26 26 26 26 45 45 41 26 47 40 30 45 46 28 23 25 42 26")
     alphabet = np.repeat(np.arange(50), np.concatenate([background, evaluation]))
@@ -85,7 +85,8 @@ def _domainnet() -> Counts:
 
 
 def _imagenet_r() -> Counts:
-    """How many images a style has is not published: those of a class are drawn from all styles alike."""
+    """How many images a style has is not published: those of a class are drawn from all styles alike. The smallest and largest
+    class are unverified."""
     styles = "art cartoon deviantart embroidery graffiti graphic misc origami painting sculpture sketch sticker tattoo toy videogame"
     domains = tuple(styles.split())
     images = generator(0, "imagenet_r").multinomial(spread(200, 30_000, 51, 430), [1 / len(domains)] * len(domains))
@@ -102,6 +103,7 @@ def _casia_hwdb() -> Counts:
     return Counts(images, test=customary(len(images), CASIA_TEST))
 
 
+# Unverified class by class; totals and ends are those that are published.
 CALTECH101 = """
 55 800 42 42 47 54 46 33 128 98 43 85 91 50 43 123 47 59 62 107 47 69 73 70 50 51 57 67 52 65 68 75 64 53 64 85 435
 435 67 67 45 34 34 51 99 100 42 54 88 80 31 64 86 114 61 81 200 78 41 66 43 40 87 32 76 798 55 35 39 47 38 45 53 34 57
@@ -121,8 +123,9 @@ COUNTS: dict[str, Counts] = {
     "cifar100": Counts(equal(100, 600), test=customary(100, CIFAR_TEST)),
     "imagenet1k": Counts(spread(1_000, 1_281_167, 732, 1_300)),
     "imagenet_r": _imagenet_r(),
+    # Smallest and largest class of these three are unverified.
     "cub200": Counts(spread(200, 11_788, 41, 60)),
-    "cars": Counts(spread(196, 16_185, 48, 136)),  # smallest and largest class unverified
+    "cars": Counts(spread(196, 16_185, 48, 136)),
     "dogs": Counts(spread(120, 20_580, 148, 252)),
     "aircraft": Counts(equal(100, 100)),
     "domainnet": _domainnet(),
