@@ -1,9 +1,14 @@
 """GeMCL (Banayeeanzade et al., 2021, "Generative vs. Discriminative: Rethinking the Meta-Continual Learning").
 
 Each feature of a class is normal with unknown mean and variance; the variance has an inverse-gamma prior (alpha, beta). After n
-examples with mean m: alpha' = alpha + n / 2, beta' = beta + sum (z - m)^2 / 2, and a query follows Student's t distribution.
+examples with mean m: alpha' = alpha + n / 2, beta' = beta + sum (z - m)^2 / 2, and a query follows Student's t distribution
+with 2 alpha' degrees of freedom around m, of the squared scale v = beta' / alpha' (1 + 1 / n):
+
+    log p(z) = log Gamma(alpha' + 1/2) - log Gamma(alpha') - log(2 pi alpha' v) / 2 - (alpha' + 1/2) log(1 + (z - m)^2 / (2 alpha' v))
 Shapes: B episodes, T support examples, M queries, V label codes, F features.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +20,15 @@ from mambacl.tasks.episode import Spec
 
 
 class Gemcl(FeatureLearner):
-    """Logits are the log densities of the query under the classes."""
+    """Logits are the log densities of the query under the classes. `compat` leaves out what depends on alpha' alone, which
+    classes of as many examples share, and has log v in place of half of it."""
+
+    config: GemclConfig
 
     def __init__(self, config: GemclConfig, spec: Spec) -> None:
         super().__init__(config, spec, outputs=("classification",))
         self.log_alpha = nn.Parameter(torch.tensor(config.alpha).log())
         self.log_beta = nn.Parameter(torch.tensor(config.beta).log())
-        self.log_variance_weight = 1.0 if config.compat else 0.5
 
     def init_state(self, batch_size: int) -> State:
         zeros = self.like.new_zeros(batch_size, self.spec.size, self.size)
@@ -43,8 +50,15 @@ class Gemcl(FeatureLearner):
         variance = beta_BVF / alpha * (1 + 1 / n)
         squares_BMVF = (x.unsqueeze(2) - mean_BVF.unsqueeze(1)).square()
         distance = (alpha + 0.5).unsqueeze(1) * torch.log1p(squares_BMVF / (2 * alpha * variance).unsqueeze(1))
-        density = -(distance + self.log_variance_weight * variance.log().unsqueeze(1)).sum(-1)
-        return self.seen_only(density, state["count"] > 0)
+        height_BVF = -variance.log() if self.config.compat else _height(alpha, variance)
+        return self.seen_only((height_BVF.unsqueeze(1) - distance).sum(-1), state["count"] > 0)
 
     def state_floats(self, examples: int) -> int:
         return self.spec.size * (2 * self.size + 1)
+
+
+def _height(alpha: Tensor, variance: Tensor) -> Tensor:
+    """log density of Student's t at its mean. The part of alpha in float64: a small difference of large numbers."""
+    wide = alpha.double()
+    shape = torch.lgamma(wide + 0.5) - torch.lgamma(wide) - 0.5 * (2 * math.pi * wide).log()
+    return shape.to(variance.dtype) - 0.5 * variance.log()
