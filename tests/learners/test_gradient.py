@@ -81,18 +81,42 @@ def test_inner_steps_are_taken_in_inference_mode_too(name):
     assert torch.equal(quiet, learner(episode).prediction)
 
 
+def plain_map(learner, episode, b):
+    """A linear map of torch that starts at zero, and an episode's examples, labels and queries for it."""
+    x, q = (part[b].flatten(1).float() / 127.5 - 1 for part in (episode.support_x, episode.query_x))
+    linear = nn.Linear(x.shape[1], learner.spec.size)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear, x, episode.support_y[b], q
+
+
+def take_step(optimizer, linear, x, y):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(linear(x), y).backward()
+    optimizer.step()
+
+
 def test_online_steps_are_those_of_torch():
-    """The same linear map trained by torch.optim.SGD, example by example."""
+    """Example by example; below the weights' step size the mean of |x|^2 so far, below that of the bias F."""
     learner, episode = build({"name": "online_sgd", "learning_rate": 0.5}, "glyphs", torch.float32)
     ours = learner(episode).prediction
     for b in range(B):
-        x, q = (part[b].flatten(1).float() / 127.5 - 1 for part in (episode.support_x, episode.query_x))
-        linear = nn.Linear(x.shape[1], learner.spec.size)
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        optimizer = torch.optim.SGD(linear.parameters(), lr=0.5 / x.shape[1])
+        linear, x, y, q = plain_map(learner, episode, b)
+        optimizer = torch.optim.SGD([{"params": [linear.weight]}, {"params": [linear.bias]}], lr=0.5 / x.shape[1])
         for t in range(T):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(linear(x[t : t + 1]), episode.support_y[b, t : t + 1]).backward()
-            optimizer.step()
+            optimizer.param_groups[0]["lr"] = 0.5 / float(x[: t + 1].square().sum(1).mean())
+            take_step(optimizer, linear, x[t : t + 1], y[t : t + 1])
         assert torch.allclose(ours[b], linear(q), atol=1e-5)
+
+
+def test_joint_steps_are_those_of_torch():
+    """On all examples, divided by their root mean square."""
+    learner, episode = build({"name": "joint_sgd", "learning_rate": 0.5}, "glyphs", torch.float32)
+    ours = learner(episode).prediction
+    for b in range(B):
+        linear, x, y, q = plain_map(learner, episode, b)
+        scale = x.square().mean().sqrt()
+        optimizer = torch.optim.SGD(linear.parameters(), lr=0.5 / x.shape[1], momentum=0.9)
+        for _ in range(learner.steps):
+            take_step(optimizer, linear, x / scale, y)
+        assert torch.allclose(ours[b], linear(q / scale), atol=1e-4)

@@ -1,6 +1,8 @@
 """What the config of every learner has."""
 
-from typing import Annotated, Any, ClassVar
+import itertools
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -19,13 +21,24 @@ class LearnerBase(Config):
     """Fields that parameters and arithmetic grow with, changed together to give a learner the cost of another."""
     memory: ClassVar[tuple[str, ...]] = ()
     """Fields that the state grows with."""
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Fields that are to be chosen on meta-validation, with the values to choose from, the default among them: the few numbers
+    of a learner that nothing else fits to a task family."""
     name: Any
     """A str; each learner narrows it to its own."""
 
+    def candidates(self, fixed: Collection[str] = ()) -> list[Self]:
+        """This config, then those that differ from it in `choices`, all combinations but for the fields `fixed`."""
+        values = {field: choices for field, choices in self.choices.items() if field not in fixed}
+        combined = (dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
+        others = (self.model_copy(update=chosen) for chosen in combined)
+        return [self, *(other for other in others if other != self)]
+
 
 class RawConfig(LearnerBase):
-    """A learner on the raw numbers of an example."""
+    """A learner on the raw numbers of an example. It computes in float64, and no answer depends on the numbers' scale."""
 
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"unit": (False, True)}
     unit: bool = False
     """Scale every example to length 1."""
 

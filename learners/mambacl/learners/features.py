@@ -32,6 +32,11 @@ class FeatureLearner(Learner):
         self.like: Tensor
         self.register_buffer("like", torch.zeros(()), persistent=False)  # carries device and dtype
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in: float64 on raw numbers, which come at any scale; else what its encoder computes in."""
+        return torch.float64 if isinstance(self.config, RawConfig) else self.like.dtype
+
     def observe(self, state: State, x: Tensor, y: Tensor) -> State:
         x, y = self.chunk(x, y)
         return self.absorb(state, self.features(x), y)
@@ -45,7 +50,7 @@ class FeatureLearner(Learner):
 
     @abstractmethod
     def answer(self, state: State, x: Tensor) -> Tensor:
-        """Predictions for queries, given their features (B, M, F)."""
+        """Predictions for queries, given their features (B, M, F), in the dtype of the learner."""
 
     def inputs(self, episode: Episode) -> tuple[Tensor, Tensor]:
         return noisy(self.features(episode.support_x), self.features(episode.query_x), episode, self.config.name)
@@ -54,19 +59,25 @@ class FeatureLearner(Learner):
         """Examples (B, T, *shape) to vectors (B, T, F)."""
         if self.encoder is not None:
             return self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        flat = as_float(x, self.like.dtype).flatten(2)
+        flat = as_float(x, self.dtype).flatten(2)
         return F.normalize(flat, dim=-1) if isinstance(self.config, RawConfig) and self.config.unit else flat
 
     def targets(self, y: Tensor) -> Tensor:
         """Label codes (B, T) as one-hot rows, values as they are: (B, T, V)."""
         one_hot = self.spec.output == "classification"
-        return F.one_hot(y, self.spec.size).to(self.like.dtype) if one_hot else y.to(self.like.dtype)
+        return F.one_hot(y, self.spec.size).to(self.dtype) if one_hot else y.to(self.dtype)
 
     def seen_only(self, prediction: Tensor, seen_BV: Tensor) -> Tensor:
-        """-inf for label codes that the stream has not shown; values as they are."""
+        """-inf for label codes that the stream has not shown; values as they are. In the dtype of the learner."""
+        prediction = prediction.to(self.like.dtype)
         if self.spec.output != "classification":
             return prediction
         return prediction.masked_fill(~seen_BV.unsqueeze(1), -torch.inf)
+
+
+def or_one(scale: Tensor) -> Tensor:
+    """What to divide by: a scale, or 1 where it is 0 because nothing has come yet that has one."""
+    return torch.where(scale > 0, scale, 1.0)
 
 
 def noisy(support: Tensor, query: Tensor, episode: Episode, who: str) -> tuple[Tensor, Tensor]:

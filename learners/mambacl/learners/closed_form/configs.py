@@ -1,10 +1,13 @@
 """Configs of the learners in closed form: anchors that need no meta-training, and learners that meta-train an encoder."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mambacl.learners.base_config import EncodedConfig, RawConfig
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""To choose a ridge regression's penalty from."""
 
 
 class NearestMeanConfig(RawConfig):
@@ -19,12 +22,13 @@ class KnnConfig(RawConfig):
     """Nearest neighbours among all examples of the stream, which are kept: the state grows. Nothing is trained."""
 
     implementation: ClassVar[str] = "mambacl.learners.closed_form.knn:Knn"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {"neighbours": (1, 3, 5, 9)}
     name: Literal["knn"] = "knn"
     """Which learner."""
     neighbours: Annotated[int, Field(ge=1)] = 1
     """Examples that vote; a tie goes to the nearest."""
     bandwidth: Annotated[float, Field(gt=0)] | None = None
-    """Let all examples vote instead, with weights exp(-d^2 / (2 bandwidth^2 F)), F the numbers of an example."""
+    """Let all examples vote instead, with weights exp(-d^2 / (2 bandwidth^2 s)), s the mean of |x|^2 over those of the stream."""
 
 
 class SldaConfig(RawConfig):
@@ -32,6 +36,7 @@ class SldaConfig(RawConfig):
 
     implementation: ClassVar[str] = "mambacl.learners.closed_form.slda:Slda"
     source: ClassVar[str] = "Hayes and Kanan, 2020"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {"shrinkage": (0.03, 0.1, 0.3, 0.5, 0.7, 0.9)}
     name: Literal["slda"] = "slda"
     """Which learner."""
     shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -39,13 +44,15 @@ class SldaConfig(RawConfig):
 
 
 class RidgeConfig(RawConfig):
-    """Ridge regression onto label codes or values, by recursive least squares. Nothing is trained."""
+    """Ridge regression onto label codes or values, exactly, from sums over the stream. Nothing is trained."""
 
     implementation: ClassVar[str] = "mambacl.learners.closed_form.ridge:Ridge"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {"penalty": PENALTIES}
     name: Literal["ridge"] = "ridge"
     """Which learner."""
     penalty: Annotated[float, Field(gt=0)] = 1.0
-    """Regularisation for each number of an example: lambda = penalty * F."""
+    """Regularisation as a share of the inputs' size: lambda = penalty * mean of |x|^2 over the examples so far, which is
+    penalty * F where the mean square of an example's F numbers is 1."""
 
 
 class RandomRidgeConfig(RawConfig):
@@ -53,11 +60,12 @@ class RandomRidgeConfig(RawConfig):
 
     implementation: ClassVar[str] = "mambacl.learners.closed_form.ridge:RandomRidge"
     source: ClassVar[str] = "McDonnell et al., 2023"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {"penalty": PENALTIES}
     memory: ClassVar[tuple[str, ...]] = ("features",)
     name: Literal["random_ridge"] = "random_ridge"
     """Which learner."""
     penalty: Annotated[float, Field(gt=0)] = 1.0
-    """Regularisation for each feature: lambda = penalty * features."""
+    """Regularisation as a share of the features' size: lambda = penalty * mean of |relu(R x)|^2 over the examples so far."""
     features: Annotated[int, Field(ge=1)] = 2000
     """Random features; the state holds their square."""
 

@@ -18,10 +18,8 @@ class NearestMean(FeatureLearner):
         super().__init__(config, spec, outputs=("classification",))
 
     def init_state(self, batch_size: int) -> State:
-        return {
-            "sum": self.like.new_zeros(batch_size, self.spec.size, self.size),
-            "count": self.like.new_zeros(batch_size, self.spec.size),
-        }
+        zeros = self.like.new_zeros(batch_size, self.spec.size, self.size, dtype=self.dtype)
+        return {"sum": zeros, "count": zeros[..., 0].clone()}
 
     def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
         code_BTV = self.targets(y)

@@ -1,8 +1,11 @@
-"""Ridge regression by recursive least squares, on raw numbers or on random features.
+"""Ridge regression, on raw numbers or on random features.
 
-P is the inverse of lambda I + sum x x', W the weights; a chunk X (T, F) with targets Y changes them by Woodbury's identity:
+The state are sums over the stream, G = sum x x' and C = sum x y', and an answer solves for the weights:
 
-    P <- P - P X' (I + X P X')^-1 X P          W <- W + P X' (Y - X W)
+    (G + lambda I) W = C        lambda = penalty * trace(G) / T = penalty * mean of |x|^2 over the T examples so far
+
+So lambda grows with the square of the inputs' scale, on which predictions do not depend, nor do they on the order of the stream.
+Sums and weights are float64: G has the square of the inputs' condition, which float32 cannot hold.
 Shapes: B episodes, T support examples, M queries, V label codes or values, F features.
 """
 
@@ -11,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.learners.closed_form.configs import RandomRidgeConfig, RidgeConfig
-from mambacl.learners.features import FeatureLearner
+from mambacl.learners.closed_form.solve import solve
+from mambacl.learners.features import FeatureLearner, or_one
 from mambacl.learners.learner import State
 from mambacl.tasks.episode import Spec
 
@@ -22,32 +26,29 @@ class Ridge(FeatureLearner):
     config: RidgeConfig | RandomRidgeConfig
 
     def init_state(self, batch_size: int) -> State:
-        inverse = torch.eye(self.size, dtype=self.like.dtype, device=self.like.device) / (
-            self.config.penalty * self.size
-        )
         return {
-            "P": inverse.repeat(batch_size, 1, 1),
-            "W": self.like.new_zeros(batch_size, self.size, self.spec.size),
+            "gram": self.like.new_zeros(batch_size, self.size, self.size, dtype=self.dtype),
+            "products": self.like.new_zeros(batch_size, self.size, self.spec.size, dtype=self.dtype),
+            "count": self.like.new_zeros(batch_size, dtype=self.dtype),
             "seen": torch.zeros(batch_size, self.spec.size, dtype=torch.bool, device=self.like.device),
         }
 
     def absorb(self, state: State, x: Tensor, y: Tensor) -> State:
-        y_BTV = self.targets(y)
-        projected_BTF = x @ state["P"]
-        inner = projected_BTF @ x.transpose(1, 2)
-        inner = inner + torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device)
-        gain_BTF = torch.cholesky_solve(projected_BTF, torch.linalg.cholesky(inner))
+        x_BFT, y_BTV = x.transpose(1, 2), self.targets(y)
         return {
-            "P": state["P"] - projected_BTF.transpose(1, 2) @ gain_BTF,
-            "W": state["W"] + gain_BTF.transpose(1, 2) @ (y_BTV - x @ state["W"]),
+            "gram": torch.baddbmm(state["gram"], x_BFT, x),
+            "products": torch.baddbmm(state["products"], x_BFT, y_BTV),
+            "count": state["count"] + x.shape[1],
             "seen": state["seen"] | (y_BTV != 0).any(1),
         }
 
     def answer(self, state: State, x: Tensor) -> Tensor:
-        return self.seen_only(x @ state["W"], state["seen"])
+        length_B = state["gram"].diagonal(dim1=1, dim2=2).sum(1) / state["count"].clamp(min=1)
+        weights_BFV = solve(state["gram"], self.config.penalty * or_one(length_B), state["products"])
+        return self.seen_only(x @ weights_BFV, state["seen"])
 
     def state_floats(self, examples: int) -> int:
-        return self.size * (self.size + self.spec.size)
+        return self.size * (self.size + self.spec.size) + 1
 
 
 class RandomRidge(Ridge):
@@ -61,4 +62,4 @@ class RandomRidge(Ridge):
         self.size = config.features
 
     def features(self, x: Tensor) -> Tensor:
-        return F.relu(super().features(x) @ self.directions.T)
+        return F.relu(super().features(x) @ self.directions.T.to(self.dtype))

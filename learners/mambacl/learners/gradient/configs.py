@@ -1,6 +1,6 @@
 """Configs of the learners that take gradient steps along the stream."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,20 +11,27 @@ class OnlineSgdConfig(RawConfig):
     """A linear map trained by one gradient step an example, in the order of the stream: it forgets. Nothing is meta-trained."""
 
     implementation: ClassVar[str] = "mambacl.learners.gradient.sgd:OnlineSgd"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {
+        "learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    }
     name: Literal["online_sgd"] = "online_sgd"
     """Which learner."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    """Step size, divided by the numbers of an example."""
+    """Step size, divided by the mean of |x|^2 over the examples so far, the current one among them: by an example's F numbers
+    where their mean square is 1, as it always is for the bias."""
 
 
 class JointSgdConfig(RawConfig):
     """A linear map trained anew on all examples so far whenever queries come: the state grows. Nothing is meta-trained."""
 
     implementation: ClassVar[str] = "mambacl.learners.gradient.sgd:JointSgd"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = RawConfig.choices | {
+        "learning_rate": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    }
     name: Literal["joint_sgd"] = "joint_sgd"
     """Which learner."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Step size, divided by the numbers of an example."""
+    """Step size, divided by an example's F numbers: examples are first divided by their root mean square over the stream."""
     steps: Annotated[int, Field(ge=1)] = 100
     """Gradient steps on all examples together, with momentum 0.9."""
 
