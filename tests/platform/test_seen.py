@@ -287,7 +287,9 @@ def test_seen_and_new_classes_have_tables_of_their_own(trained, tmp_path):
     asked = Asked(episodes=16, on=str(experiment), features=True, allow_seen=True)
     with pytest.raises(ConfigError, match=r"^on: prototypes met "):
         evaluate([str(run)], Standard(), storage, Asked(episodes=16, on=str(experiment)))
-    summaries = evaluate([str(run)], Overfitting(), storage, asked, folder=tmp_path / "results")
+    summaries = evaluate([str(run)], Standard(), storage, asked, folder=tmp_path / "results")
+    with pytest.raises(ConfigError, match=r"^suite: overfitting asks about the classes that a model was trained on"):
+        evaluate([str(run)], Overfitting(), storage, asked)
     assert list(summaries) == ["seen", "new"]
     numbers = {}
     for name, summary in summaries.items():
@@ -297,7 +299,7 @@ def test_seen_and_new_classes_have_tables_of_their_own(trained, tmp_path):
         numbers[name] = {int(c) for classes in rows.query("split == 'meta_test'")["classes"] for c in classes}
         assert (
             json.loads((tmp_path / "results" / name / "run.json").read_text())["name"]
-            == f"overfitting/{name} of prototypes"
+            == f"standard/{name} of prototypes"
         )
     met, _ = met_before(GLYPHS, GLYPHS | {"seed": 1})
     seen = {c for found in met.values() for c in found}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from mambacl.platform.studying.command import unserved
+from mambacl.platform.studying.command import check_transfer, unserved
 from mambacl.platform.studying.config import StudyConfig, entries_of, find_study
 from mambacl.platform.tracking import record as records
 from mambacl.platform.training import checkpoint
@@ -184,14 +184,21 @@ def test_data_are_looked_for_in_the_folder_that_is_given():
 
 
 def test_a_size_is_laid_over_the_study(tmp_path):
-    sized = TINY | {"sizes": {"small": {"only": ["mamba"], "episodes": 8, "fields": {"train.steps": 5}}, "large": {}}}
+    small = {"only": ["mamba"], "episodes": 8, "add": {"fields": {"train.steps": 5}}}
+    other = {"fields": {"train.steps": 6}, "experiments": {"own": {"base": "sine", "answers": "is it waves?"}}}
+    sized = TINY | {"sizes": {"small": small, "large": {}, "other": other}}
     (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized, sort_keys=False))
     small = find_study(str(tmp_path / "sized.yaml"))
     assert (small.name, list(small.experiments), small.episodes) == ("tiny.small", ["mamba"], 8)
     assert small.fields == TINY["fields"] | {"train.steps": 5}
+    replaced = find_study(str(tmp_path / "sized.yaml"), "other")
+    assert (replaced.fields, list(replaced.experiments)) == ({"train.steps": 6}, ["own"])
+    assert replaced.match == small.match
+    [entry] = entries_of(replaced, {})
+    assert entry.answers == "is it waves?"
     large = find_study(str(tmp_path / "sized.yaml"), "large")
     assert (large.name, len(large.experiments), large.episodes) == ("tiny.large", 3, 64)
-    with pytest.raises(ConfigError, match="allowed: small, large"):
+    with pytest.raises(ConfigError, match="allowed: small, large, other"):
         find_study(str(tmp_path / "sized.yaml"), "larg")
     sized["sizes"]["small"]["only"] = ["mambo"]
     (tmp_path / "sized.yaml").write_text(yaml.safe_dump(sized, sort_keys=False))
@@ -199,12 +206,37 @@ def test_a_size_is_laid_over_the_study(tmp_path):
         find_study(str(tmp_path / "sized.yaml"))
 
 
-def test_the_shipped_studies_are_valid():
-    from mambacl.platform.overrides import read_yaml, shipped
+def test_a_size_with_a_base_of_its_own_is_that_study(tmp_path):
+    """Of the study that it is a size of, name and question are left, and no family, field or match of it."""
+    sizes = {"waves": {"base": "experts", "add": {"fields": {"train.steps": 7}}}}
+    own = TINY | {"question": "Which?", "families": {"glyphs": {}}, "sizes": sizes}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    study, experts = find_study(str(tmp_path / "own.yaml")), find_study("experts")
+    assert (study.name, study.question) == ("tiny.waves", "Which?")
+    assert (study.families, study.match, list(study.experiments)) == (None, experts.match, list(experts.experiments))
+    assert study.fields == experts.fields | {"train.steps": 7}
 
-    for name in shipped("studies"):
-        content = read_yaml(name, shipped("studies"), "study")
-        for size in content.get("sizes", [None]):
-            study = find_study(name, size)
-            assert study.name == (f"{name}.{size}" if size else name)
-            entries_of(study, {})
+
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        ({"seeds": [1]}, "add: must be mappings by the name of the mapping they are added to"),
+        ({"seeds": {"a": 1}}, "add.seeds: seeds is no mapping; write seeds itself to replace it"),
+    ],
+)
+def test_only_entries_of_mappings_are_added(added, line, tmp_path):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(TINY | {"seeds": [0], "sizes": {"small": {"add": added}}}))
+    with pytest.raises(ConfigError, match=line):
+        find_study(str(tmp_path / "own.yaml"))
+
+
+def test_families_that_models_are_asked_about_elsewhere_must_fit():
+    def refused(**families):
+        study = parse(StudyConfig, TINY | {"fields": {}, "families": families, "transfer": True})
+        with pytest.raises(ConfigError) as caught:
+            check_transfer(study, entries_of(study, {}))
+        return str(caught.value)
+
+    assert refused(letters={}) == "transfer: needs more than one of families"
+    line = "transfer: letters has size 10, more has 20; they have to be the same"
+    assert refused(letters={}, more={"task.vocabulary": 20}) == line

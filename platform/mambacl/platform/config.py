@@ -49,7 +49,7 @@ class TrainConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay; not applied to vectors (norms, biases) nor to a scan's decay rates."""
+    """Weight decay; it falls on matrices that tokens are multiplied with, and on nothing else."""
     warmup: Annotated[int, Field(ge=0)] = 100
     """Steps of linear warm-up."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"

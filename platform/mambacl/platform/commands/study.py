@@ -1,7 +1,7 @@
 """`mambacl study`: train several experiments, evaluate them on the same episodes, and set them side by side."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,7 +27,9 @@ class Options:
     address: str | None = None
     """Ray cluster to run on; by default this machine."""
     dry_run: bool = False
-    """Show what each learner costs, and train nothing."""
+    """Show what each experiment answers, its size, its steps and an estimate of hours, and train nothing."""
+    device: Literal["cpu", "a100", "h100", "h200"] | None = None
+    """Whose hours --dry_run estimates: a core, or a GPU; by default an H100 for studies that ask for GPUs, else a core."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object as the last line."""
 
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
     config = find_study(options.name, options.size, options.fork)
     result = (
-        dry_run(config, changes, options.data)
+        dry_run(config, changes, options.data, options.device)
         if options.dry_run
         else study(config, changes, options.storage, options.data, options.address)
     )

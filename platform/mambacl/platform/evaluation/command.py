@@ -16,13 +16,15 @@ from mambacl.platform.evaluation import figures
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.cells import EPISODES, Cell, cells_of, results
 from mambacl.platform.evaluation.codes import competing, headline
-from mambacl.platform.evaluation.contestant import Contestant, built_learner
+from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
 from mambacl.platform.evaluation.seen import Part, parts_of
+from mambacl.platform.evaluation.suites.overfitting import Overfitting
 from mambacl.platform.evaluation.suites.registry import SUITES, SuiteConfig
 from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
+from mambacl.platform.evaluation.tuned import tuned
 from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.tracking import record as records
@@ -31,6 +33,7 @@ from mambacl.platform.tracking.registry import Reference, versions_of
 from mambacl.platform.tracking.store import Store
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.randomness import Split
+from mambacl.tasks.registry import TaskConfig
 
 SPLIT: Split = "meta_test"
 
@@ -50,8 +53,8 @@ class Asked:
     """Put the references on the features of each model's encoder, too."""
     path: str | None = None
     """Where the data are now, if not where the model was trained."""
-    on: str | None = None
-    """Experiment on whose task family the models are asked, if not that of their own training."""
+    on: str | TaskConfig | None = None
+    """Task family that the models are asked about, or the experiment that has it, if not that of their own training."""
     allow_seen: bool = False
     """Ask about classes of `on` that a model met before, too, apart from new ones; by default they are refused."""
     gpus: float = 0
@@ -87,6 +90,8 @@ def evaluate(
     if left_out:
         console.print(f"left out, since {suite.name} needs {suite.demand}: {left_out}")
     first = named[0][1]
+    if asked.on is not None and isinstance(suite, Overfitting):
+        raise ConfigError("suite: overfitting asks about the classes that a model was trained on; it goes without --on")
     parts, doubts = [Part(task)], {}
     if asked.on is not None and not MEASURES[suite.measure].machine:  # times hang on no classes
         # References read the features of models that are left out, too.
@@ -95,23 +100,27 @@ def evaluate(
         console.print(f"whether {label} met classes of {SPLIT} before is {doubt}")
     points = [part.points(suite, SPLIT) for part in parts]
     codes = competing(reference.checkpoint.config for _, reference in named)
-    asking, episodes = contestants, asked.episodes
-    if MEASURES[suite.measure].machine:  # times hang on neither seed nor episodes: one cell a learner
-        asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
-    cells = [
-        [
-            cell
-            for point in own
-            for contestant in asking
-            for cell in cells_of(contestant, part.task, point, 0, episodes, suite.measure, suite.settings)
-        ]
-        for part, own in zip(parts, points, strict=True)
-    ]
     root = Path(storage.root).resolve()
     with session(address):
         places_for(ResourcesConfig(gpus=asked.gpus))
+        if MEASURES[suite.measure].machine:
+            # Times hang on neither seed nor episodes, nor on the numbers of a closed form: one cell a learner.
+            asking, episodes = list({contestant.label: contestant for contestant in contestants}.values()), EPISODES
+        else:
+            asking = contestants = tuned(contestants, task, root, asked.gpus)
+            episodes = asked.episodes
+        cells = [
+            [
+                cell
+                for point in own
+                for contestant in asking
+                for cell in cells_of(contestant, part.task, point, 0, episodes, suite.measure, suite.settings)
+            ]
+            for part, own in zip(parts, points, strict=True)
+        ]
         rows = [headline(compute_with_progress(own, root, asked.gpus), codes) for own in cells]
-    folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / suite.name
+    place = suite.name if asked.on is None else f"{suite.name}.on.{built_family(task).spec.digest[:8]}"
+    folder = folder or root / "evaluations" / first.checkpoint.sha256[:12] / place
     head = {"suite": suite.name, "model": first.text, "split": SPLIT, "settings": suite.model_dump(mode="json")}
     head |= {"doubts": doubts} if doubts else {}
     summaries = {}

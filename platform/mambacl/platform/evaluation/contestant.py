@@ -29,6 +29,8 @@ class Contestant(Config):
     """Checkpoint folder of the model whose encoder makes the features of a reference; by default it reads the input."""
     seed: int = 0
     """That it was meta-trained with. Contestants of one label are one learner, trained several times."""
+    fixed: tuple[str, ...] = ()
+    """Fields of a reference's learner that were given: the others among its `choices` are chosen on meta-val."""
     sha256: str
     """Identifies weights and config: results are kept under it."""
 
@@ -52,15 +54,24 @@ class Contestant(Config):
         )
 
     @classmethod
-    def reference(cls, learner: LearnerConfig, model: "Contestant | None" = None) -> "Contestant":
-        """A learner that needs no meta-training, on the input or on the features of a model's encoder."""
+    def reference(
+        cls, learner: LearnerConfig, model: "Contestant | None" = None, fixed: tuple[str, ...] = ()
+    ) -> "Contestant":
+        """A learner that needs no meta-training, on the input or on the features of a model's encoder. fixed: its fields that
+        are not to be chosen."""
         return cls(
             label=f"{learner.name} on {model.label}" if model else learner.name,
             learner=learner,
             features=model.weights if model else None,
             seed=model.seed if model else 0,
+            fixed=fixed,
             sha256=_identity(learner, model.sha256 if model else ""),
         )
+
+    def with_learner(self, learner: LearnerConfig) -> "Contestant":
+        """The same reference with other fields of its learner."""
+        model = _checked(self.features).sha256 if self.features else ""
+        return self.model_copy(update={"learner": learner, "sha256": _identity(learner, model)})
 
     def load(self, family: Family) -> Learner:
         """The learner, ready to answer. Raises ConfigError where it was trained for another kind of family."""

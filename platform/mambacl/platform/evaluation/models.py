@@ -47,10 +47,13 @@ def labelled(found: Iterable[Reference]) -> list[tuple[str, Reference]]:
 
 
 def common_task(
-    found: Sequence[Reference], path: str | None = None, on: str | None = None, address: str | None = None
+    found: Sequence[Reference],
+    path: str | None = None,
+    on: str | TaskConfig | None = None,
+    address: str | None = None,
 ) -> TaskConfig:
     """The task family that models are asked about, with its data in place: the one that all were trained on, with the data
-    at `path` if given; or that of the experiment `on`, at the episode size of the first model.
+    at `path` if given; or `on`, or that of the experiment which this names, at the episode size of the first model.
 
     Raises ConfigError where the models share no family, the data are others, or a model does not fit.
     """
@@ -58,8 +61,11 @@ def common_task(
     if on is None:
         tasks = [located(reference.checkpoint.config.task, path) for reference in found]
         one = len({spec.digest for spec in specs}) == 1
-        # Models that were trained on more and fewer classes of the same data meet the same meta-test episodes.
-        if not one and len({task.model_dump_json(exclude={"train_classes", "augment"}) for task in tasks}) > 1:
+        # Models that were trained on more and fewer classes or images of the same data meet the same meta-test episodes.
+        if (
+            not one
+            and len({task.model_dump_json(exclude={"train_classes", "train_images", "augment"}) for task in tasks}) > 1
+        ):
             raise ConfigError(
                 "models: they were trained on different task families and share no episodes; --on EXPERIMENT names one for all"
             )
@@ -67,18 +73,21 @@ def common_task(
         for task, spec in zip(tasks, specs, strict=True):
             if built_family(task).spec.digest != spec.digest:
                 raise ConfigError("task: the data are not those that the model was trained on (digests differ)")
-        return tasks[0] if one else tasks[0].model_copy(update={"train_classes": None})
-    task = located(parse(ExperimentConfig, load(on)).task, path)
+        return tasks[0] if one else tasks[0].model_copy(update={"train_classes": None, "train_images": None})
+    task = located(parse(ExperimentConfig, load(on)).task if isinstance(on, str) else on, path)
     trained = found[0].checkpoint.config.task
     sizes = {name: getattr(trained, name) for name in ("tasks", "shots", "queries")}
-    task = task.model_copy(update=sizes | {"vocabulary": specs[0].size})
+    if specs[0].output == "classification":
+        sizes["vocabulary"] = specs[0].size
+    task = task.model_copy(update=sizes)
     prepare([task], address)
     spec = built_family(task).spec
     for reference, own in zip(found, specs, strict=True):
         for fact in ("input", "shape", "output", "size"):
             if getattr(own, fact) != getattr(spec, fact):
                 raise ConfigError(
-                    f"on: {reference.label} was trained on {fact} {getattr(own, fact)}, {on} has {getattr(spec, fact)}"
+                    f"on: {reference.label} was trained on {fact} {getattr(own, fact)}, "
+                    f"{on if isinstance(on, str) else task.name} has {getattr(spec, fact)}"
                 )
     return task
 
@@ -106,4 +115,8 @@ def anchors(
         if build_learner(learner, spec).trainable:
             raise ConfigError(f"references: {learner.name!r} needs meta-training; train it and name its model")
     encoding = [model for model in models if has_encoder(built_learner(model, task))]
-    return [Contestant.reference(learner, model) for model in [None, *encoding] for learner in learners]
+    return [
+        Contestant.reference(learner, model, fixed=tuple(reference))
+        for model in [None, *encoding]
+        for learner, reference in zip(learners, references, strict=True)
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mambacl.platform.console import SIZES, amount, size_cells, table
+from mambacl.platform.console import SIZES, amount, console, size_cells, table
 from mambacl.platform.cost import Size, size_of
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.codes import BESIDE
@@ -14,6 +14,7 @@ from mambacl.platform.evaluation.contestant import Contestant, built_family, bui
 from mambacl.platform.evaluation.point import Point
 from mambacl.platform.evaluation.statistics import interval, over, paired_difference
 from mambacl.platform.evaluation.tables import parts, points_of, sample, where
+from mambacl.platform.evaluation.tuned import chosen
 from mambacl.tasks.registry import TaskConfig
 
 
@@ -36,6 +37,8 @@ def summarise(
     def entry(contestant: Contestant) -> dict[str, Any]:
         own = by_label[contestant.label]
         result: dict[str, Any] = dataclasses.asdict(size_of(built_learner(contestant, task), family))
+        if fields := chosen(contestant):
+            result["chosen"] = fields
         if "score" not in rows:
             return result
         result |= dataclasses.asdict(interval(sample(own)))
@@ -95,6 +98,19 @@ def show(summary: dict[str, Any], about: About, suite: str) -> None:
         ],
         rows,
     )
+    _tell_chosen(summary)
+
+
+def _tell_chosen(summary: dict[str, Any]) -> None:
+    """What the references are at their best with."""
+    told = [f"{label} {in_words(entry['chosen'])}" for label, entry in entries(summary).items() if "chosen" in entry]
+    if told:
+        console.print(f"chosen on meta-val: {'; '.join(told)}", soft_wrap=True)
+
+
+def in_words(fields: Mapping[str, Any]) -> str:
+    """`penalty=0.01 unit=True`."""
+    return " ".join(f"{field}={value}" for field, value in fields.items())
 
 
 def show_points(scores: pd.DataFrame, contestants: Sequence[str], axes: Sequence[str], about: About) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery
 from mambacl.platform.evaluation.command import SPLIT, Asked, evaluate
 from mambacl.platform.evaluation.contestant import built_family
+from mambacl.platform.evaluation.suites.standard import Standard
 from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
 from mambacl.platform.studying.config import Entry, StudyConfig, entries_of, study_folder
-from mambacl.platform.studying.costs import show_costs
-from mambacl.platform.studying.finished import RESULTS, SNAPSHOT, read
+from mambacl.platform.studying.finished import RESULTS, SNAPSHOT, on_family, read
 from mambacl.platform.studying.lineup import fit
+from mambacl.platform.studying.plan import Planned, planned, show
 from mambacl.platform.studying.provenance import made_with
 from mambacl.platform.studying.report import write
 from mambacl.platform.studying.searching import search_all, with_values
@@ -39,6 +40,10 @@ from mambacl.platform.training.command import check
 from mambacl.platform.training.failure import TrainingFailed
 from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.config import ConfigError
+from mambacl.tasks.family import Family
+from mambacl.tasks.images_config import DatasetConfig
+from mambacl.tasks.registry import TaskConfig
+from mambacl.tasks.standins import standin
 
 logger = logging.getLogger("mambacl")
 
@@ -58,13 +63,16 @@ def study(
     changes: fields that are the same in all experiments, by dotted name, beside those of the study. data: folder that
     relative paths of data start from. Raises ConfigError before anything is started for what can never work.
     """
-    entries = line_up(config, changes, data, address)
+    entries = entries_of(config, changes, data)
+    prepare([entry.experiment.task for entry in entries], address)
+    entries = line_up(config, entries, built_family)
     for entry in entries:
         try:
             check(entry.experiment)
         except ConfigError as error:
             raise ConfigError(f"experiments.{entry.group}: {error}") from None
     not_run = unserved(config, entries)
+    check_transfer(config, entries)
     folder = study_folder(config, storage)
     with alone_in(folder):
         return _study(config, entries, not_run, folder, storage, address)
@@ -120,29 +128,47 @@ def _study(
     return summary | {"files": files}
 
 
-def line_up(
-    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, address: str | None = None
-) -> list[Entry]:
+def line_up(config: StudyConfig, entries: Sequence[Entry], family_of: Callable[[TaskConfig], Family]) -> list[Entry]:
     """The entries of a study, each learner at the size that the study asks for."""
-    entries = entries_of(config, changes, data)
-    prepare([entry.experiment.task for entry in entries], address)
     if config.match is None:
-        return entries
+        return list(entries)
     fitted = []
     for entry in entries:
+        family = family_of(entry.experiment.task)
         try:
-            experiment = fit(entry.experiment, config.match.measure, config.match.budget)
+            experiment = fit(entry.experiment, config.match.measure, config.match.budget, family)
         except ConfigError as error:
             raise ConfigError(f"experiments.{entry.group}: {error}") from None
         fitted.append(dataclasses.replace(entry, experiment=experiment))
     return fitted
 
 
-def dry_run(config: StudyConfig, changes: Mapping[str, Any], data: str | None = None) -> dict[str, Any]:
-    """Show what each experiment costs; nothing is trained."""
-    entries = line_up(config, changes, data)
-    unserved(config, entries)
-    return show_costs(f"study {config.name}", {entry.group: entry.experiment for entry in entries})
+def dry_run(
+    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: str | None = None
+) -> dict[str, Any]:
+    """Show what each experiment answers and costs; nothing is trained. Public data sets need not be there: stand-ins have as many
+    classes and images. device: a name of SUSTAINED, by default an H100 where any experiment asks for GPUs."""
+    return show(config, *planned_on(config, changes, data, device))
+
+
+def planned_on(
+    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: str | None = None
+) -> tuple[list[Planned], str]:
+    """The plan of a study, and the name of the device that it is for. Raises ConfigError where it could not start."""
+    entries = line_up(config, entries_of(config, changes, data), stand_in)
+    for entry in entries:
+        stand_in(entry.experiment.task).check()
+    unserved(config, entries, stand_in)
+    check_transfer(config, entries, stand_in)
+    asks_gpus = any(entry.experiment.resources.gpus for entry in entries)
+    return planned(config, entries, stand_in), device or ("h100" if asks_gpus else "cpu")
+
+
+def stand_in(task: TaskConfig) -> Family:
+    """The family of a task, or for a public data set one with as many classes and images, which needs no data."""
+    if isinstance(task, DatasetConfig):
+        return standin(task)  # type: ignore[arg-type]  # configs are frozen, and so they have hashes
+    return built_family(task)
 
 
 def families_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
@@ -153,7 +179,9 @@ def families_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
-def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
+def unserved(
+    config: StudyConfig, entries: Sequence[Entry], family_of: Callable[[TaskConfig], Family] = built_family
+) -> dict[str, str]:
     """Why a family, or the learners trained on it, cannot serve a suite, by FAMILY/SUITE. Raises ConfigError for a suite that
     none can serve."""
     reasons: dict[str, str] = {}
@@ -161,7 +189,7 @@ def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
     for suite in config.asked:
         mine = {}
         for family, members in families.items():
-            asked = built_family(members[0].experiment.task)
+            asked = family_of(members[0].experiment.task)
             try:
                 suite.points(asked, SPLIT)
                 if not any(suite.takes(build_learner(member.experiment.learner, asked.spec)) for member in members):
@@ -172,6 +200,24 @@ def unserved(config: StudyConfig, entries: Sequence[Entry]) -> dict[str, str]:
             raise ConfigError(next(iter(mine.values())))
         reasons |= mine
     return reasons
+
+
+def check_transfer(
+    config: StudyConfig, entries: Sequence[Entry], family_of: Callable[[TaskConfig], Family] = built_family
+) -> None:
+    """Raise ConfigError where models of one family cannot be asked about another, as they are to be."""
+    if not config.transfer:
+        return
+    first, *others = ((family, family_of(own[0].experiment.task).spec) for family, own in families_of(entries).items())
+    if not others:
+        raise ConfigError("transfer: needs more than one of families")
+    for family, spec in others:
+        for fact in ("input", "shape", "output", "size"):
+            here, there = getattr(first[1], fact), getattr(spec, fact)
+            if here != there:
+                raise ConfigError(
+                    f"transfer: {first[0]} has {fact} {here}, {family} has {there}; they have to be the same"
+                )
 
 
 def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:
@@ -233,10 +279,11 @@ def _is_better(run: Path, other: Path) -> bool:
 def ask_all(
     config: StudyConfig, trained: Sequence[Entry], folder: Path, storage: StorageConfig, not_run: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """What the trained models answer: summaries by family and suite."""
+    """What the trained models answer: summaries by family and suite, and under `on FAMILY` what they answer about another one."""
     asked = Asked(config.episodes, config.references, config.features)
     found: dict[str, dict[str, Any]] = {}
-    for family, entries in families_of(trained).items():
+    families = families_of(trained)
+    for family, entries in families.items():
         models: dict[str, list[Path]] = {}
         for entry in entries:
             models.setdefault(entry.label, []).append(folder / entry.path)
@@ -245,4 +292,9 @@ def ask_all(
             if f"{family}/{suite.name}".lstrip("/") not in not_run:
                 results = folder / "results" / family / suite.name
                 found[family][suite.name] = evaluate(models, suite, storage, asked, folder=results)
+        for other in families if config.transfer else ():
+            if other != family:
+                elsewhere = dataclasses.replace(asked, on=families[other][0].experiment.task)
+                results = folder / "results" / family / on_family(other)
+                found[family][on_family(other)] = evaluate(models, Standard(), storage, elsewhere, folder=results)
     return found

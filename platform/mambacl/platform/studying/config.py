@@ -14,8 +14,11 @@ from pydantic import Field, model_validator
 
 from mambacl.platform.config import Choice, DimensionConfig, ExperimentConfig, Name, StorageConfig
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
-from mambacl.platform.overrides import load, override, read_yaml, shipped
+from mambacl.platform.overrides import load, override, read_yaml, shipped, vary
 from mambacl.tasks.config import Config, ConfigError, nearest, parse
+
+ANSWERS = "answers"
+"""Of an experiment in a study: the sentence that says what it is there to answer."""
 
 Measure = Literal["parameters", "active_parameters", "state_floats", "episode_flops"]
 """What learners can be brought to have in common."""
@@ -37,6 +40,9 @@ class SearchConfig(Config):
     """Trials of each learner on each family, the same for all."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Steps of a trial; default: those of the training."""
+    grace: Annotated[int, Field(ge=1)] | None = None
+    """Steps that every trial may take before it can be stopped early: more than learners spend on the loss's plateau. Default: as
+    of a sweep."""
     fields: Annotated[dict[str, DimensionConfig], Field(min_length=1)]
     """What is searched, by dotted name."""
 
@@ -49,7 +55,8 @@ class StudyConfig(Config):
     question: str = ""
     """What it is to answer; stands above its report."""
     experiments: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-    """By the name that each has in tables: `base`, a preset or YAML file, and the fields that differ from it, by dotted name."""
+    """By the name that each has in tables: `base`, a preset or YAML file, the fields that differ from it, by dotted name, and in
+    `answers` what it is there to answer."""
     families: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] | None = None
     """Task families that every experiment is trained on, by name: `base`, a preset or YAML file whose task is taken, and the
     fields that differ from it, by dotted name. Default: one, that of the experiments."""
@@ -67,6 +74,9 @@ class StudyConfig(Config):
     """What the trained models are asked: names of suites, or mappings with a `name` and parameters."""
     references: tuple[dict[str, Any], ...] | None = None
     """Learners without meta-training that stand beside them; by default those of the kind of task."""
+    transfer: bool = False
+    """Ask the models of each family about the meta-test classes of all others, too. Families have to have the same kind of input
+    and as many label codes."""
     features: bool = False
     """Put the references on the features of each trained encoder, too."""
     concurrent: Annotated[int, Field(ge=1)] | None = None
@@ -98,6 +108,8 @@ class Entry:
     """Values of the varied fields, by dotted name."""
     seed: int
     experiment: ExperimentConfig
+    answers: str = ""
+    """What the experiment is there to answer."""
 
     @property
     def label(self) -> str:
@@ -129,9 +141,9 @@ def find_study(source: str, size: str | None = None, fork: str | None = None) ->
     """The study of a shipped name or a YAML file, at one of its `sizes`: by default the first; it is then named NAME.SIZE,
     or `fork`.
 
-    A study and a size may name another study as their `base`. What lies over something else, a study over its base or a size
-    over its study, changes mappings field by field and puts anything else in its place; `only` picks experiments by name.
-    Raises ConfigError for anything else.
+    The fields of a size replace those of the study, and the fields of a study those of its `base`, another study. What they put
+    under `add` is added instead, entry by entry, to the mapping of that name. A size with a `base` of its own takes that study in the
+    place of its own, of which name and question are left. `only` picks experiments by name. Raises ConfigError for anything else.
     """
     content = _read(source)
     renamed = {} if fork is None else {"name": fork}
@@ -145,9 +157,10 @@ def find_study(source: str, size: str | None = None, fork: str | None = None) ->
         raise ConfigError(
             f"size: {source} has no {chosen!r}{nearest(chosen, list(sizes))}; allowed: {', '.join(sizes) or 'none'}"
         )
-    part = _on_base(sizes[chosen], (source,))
+    part = sizes[chosen]
+    sized = _on_base(part, (source,)) if "base" in part else _lay_over(content, part)
     named = {"name": f"{content.get('name')}.{chosen}", "question": content.get("question", "")}
-    return parse(StudyConfig, _picked(_lay_over(content, part)) | named | renamed)
+    return parse(StudyConfig, _picked(sized) | named | renamed)
 
 
 def _read(source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -167,11 +180,17 @@ def _on_base(content: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, An
 
 
 def _lay_over(below: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with the fields of `part` in their places."""
-    result = dict(below)
-    for field, value in part.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(field), Mapping) and field != "sizes"
-        result[field] = result[field] | value if both else value
+    """`below` with the fields of `part` in their places, and with what `part` adds. Other experiments are not those that `only`
+    below picks from."""
+    kept = {field: value for field, value in below.items() if field != "only" or "experiments" not in part}
+    result = kept | {field: value for field, value in part.items() if field != "add"}
+    added = part.get("add", {})
+    if not isinstance(added, Mapping) or not all(isinstance(entries, Mapping) for entries in added.values()):
+        raise ConfigError(f"add: must be mappings by the name of the mapping they are added to, got {added!r}")
+    for field, entries in added.items():
+        if not isinstance(result.get(field, {}), Mapping):
+            raise ConfigError(f"add.{field}: {field} is no mapping; write {field} itself to replace it")
+        result[field] = {**result.get(field, {}), **entries}
     return result
 
 
@@ -206,7 +225,7 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
         except ConfigError as error:
             where = f"experiments.{name}" + (f" on families.{family}" if family else "")
             raise ConfigError(f"{where}: {error}") from None
-        found.append(Entry(family, name, varied, seed, experiment))
+        found.append(Entry(family, name, varied, seed, experiment, str(own.get(ANSWERS, ""))))
     return found
 
 
@@ -224,17 +243,19 @@ def _base(part: Mapping[str, Any]) -> str:
 
 
 def _fields(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in part.items() if field != "base"}
+    return {field: value for field, value in part.items() if field not in ("base", ANSWERS)}
 
 
 def _placed(experiment: ExperimentConfig, data: str | None) -> ExperimentConfig:
-    """The experiment with its data in a folder: relative paths start there."""
+    """The experiment with its data, and the weights of its frozen encoder, in a folder: relative paths start there."""
     task = experiment.task
-    if (
-        data is None
-        or task.location is None
-        or "://" in (path := getattr(task, task.location))
-        or Path(path).is_absolute()
-    ):
+    if data is None:
         return experiment
-    return experiment.model_copy(update={"task": task.model_copy(update={task.location: f"{data}/{path}"})})
+    places = {} if task.location is None else {f"task.{task.location}": getattr(task, task.location)}
+    encoder = getattr(task, "encoder", None)
+    if encoder is not None and encoder.weights is not None:
+        places["task.encoder.weights"] = encoder.weights
+    relative = {
+        field: f"{data}/{path}" for field, path in places.items() if "://" not in path and not Path(path).is_absolute()
+    }
+    return vary(experiment, relative) if relative else experiment

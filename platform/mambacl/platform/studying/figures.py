@@ -151,6 +151,37 @@ def front_of(rows: pd.DataFrame, cost: str) -> pd.DataFrame:
     return rows.iloc[order[leads]]
 
 
+def transfers(rows: pd.DataFrame) -> Figure:
+    """Scores by what learners were trained on and what they were asked about, a panel a learner. rows: as of `transfers`."""
+    names = list(rows["learner"].unique())
+    families = list(rows["asked_on"].unique())
+    side = 0.9 * len(families)
+    figure, axes = plt.subplots(
+        1,
+        len(names),
+        figsize=((side + 0.6) * len(names) + 1, side + 1.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    high = rows["score"].max()
+    for axis, name in zip(axes.flat, names, strict=True):
+        scores = rows[rows["learner"] == name].pivot(index="trained_on", columns="asked_on", values="score")
+        scores = scores.reindex(index=families, columns=families)
+        axis.imshow(scores, cmap="cividis", vmin=0, vmax=high)
+        for (down, across), score in np.ndenumerate(scores.to_numpy()):
+            if not np.isnan(score):
+                ink = "black" if score > 0.6 * high else "white"
+                axis.text(across, down, f"{score:.2f}", ha="center", va="center", color=ink, fontsize=9)
+        axis.set_xticks(range(len(families)), families, rotation=30, ha="right")
+        axis.set_yticks(range(len(families)), families)
+        axis.set_title(name, fontsize=9)
+    figure.supxlabel("asked about new classes of", fontsize=9)
+    figure.supylabel("meta-trained on", fontsize=9)
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label=f"meta-test {rows['metric'].iloc[0]}")
+    return figure
+
+
 def importances(found: pd.DataFrame, looks: Looks) -> Figure:
     """How much of the search's outcome hangs on each field, a group of bars a field. found: as of `importances`, of one family."""
     fields, learners = list(found["field"].unique()), parts(found, "learner")

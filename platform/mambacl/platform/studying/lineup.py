@@ -10,6 +10,7 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.cost import count_flops, count_parameters
 from mambacl.platform.studying.config import Measure
 from mambacl.tasks.config import ConfigError, parse
+from mambacl.tasks.family import Family
 from mambacl.tasks.registry import build as build_family
 
 TOLERANCE = 0.05
@@ -25,17 +26,18 @@ LARGEST = 64
 """How many times its size by default a learner may grow."""
 
 
-def fit(config: ExperimentConfig, measure: Measure, budget: float) -> ExperimentConfig:
+def fit(config: ExperimentConfig, measure: Measure, budget: float, family: Family | None = None) -> ExperimentConfig:
     """The experiment with its learner at the size whose measure on one episode is next to the budget.
 
-    Parameters and FLOPs are met by the learner's `scale` fields, state floats by its `memory` fields; their proportions
-    stay. Raises ConfigError where the learner has no such size, or none within TOLERANCE.
+    family: on which it is measured, by default the experiment's own. Parameters and FLOPs are met by the learner's `scale`
+    fields, state floats by its `memory` fields; their proportions stay. Raises ConfigError where the learner has no such size, or
+    none within TOLERANCE.
     """
     learner = config.learner
     fields = learner.memory if measure == "state_floats" else learner.scale
     if not fields:
         raise ConfigError(f"learner.name: {learner.name!r} has no size that changes its {measure}")
-    count = _counter(config, measure)
+    count = _counter(config, measure, family or build_family(config.task))
     best, distance = learner, float("inf")
     for grain in GRAINS:
         for candidate in _bracket(learner, fields, grain, count, budget):
@@ -51,9 +53,8 @@ def fit(config: ExperimentConfig, measure: Measure, budget: float) -> Experiment
     return config.model_copy(update={"learner": best})
 
 
-def _counter(config: ExperimentConfig, measure: Measure) -> Callable[[LearnerBase], int]:
+def _counter(config: ExperimentConfig, measure: Measure, family: Family) -> Callable[[LearnerBase], int]:
     """What the measure of a learner is on an episode of the experiment; remembered, since sizes are asked for again."""
-    family = build_family(config.task)
     episode = family.episodes("meta_train", [0]) if measure == "episode_flops" else None
     known: dict[str, int] = {}
 

@@ -27,8 +27,10 @@ def render(
     steps: pd.DataFrame,
     fields: pd.DataFrame,
     pictures: Mapping[str, Mapping[str, Picture]],
+    transferred: Picture | None = None,
 ) -> str:
-    """The HTML. rows, steps, fields: as of `standings`, `thresholds` and `importances`; pictures: by family and what they show."""
+    """The HTML. rows, steps, fields: as of `standings`, `thresholds` and `importances`; pictures: by family and what they show;
+    transferred: that of learners asked about other families."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mambacl.platform.studying", ""),
         autoescape=True,
@@ -44,6 +46,7 @@ def render(
         several_seeds=several_seeds(rows),
         families=list(_families(study)),
         pictures=pictures,
+        transferred=transferred,
         steps=_steps(steps),
         share=f"{100 * SHARE:.0f}",
         search=_search(fields) if len(fields) else None,

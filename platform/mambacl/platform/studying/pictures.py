@@ -93,6 +93,19 @@ def drawn(
     }
 
 
+def transferred(study: Finished, rows: pd.DataFrame) -> Picture:
+    """Scores by what learners were trained on and asked about. rows: as of `transfers`."""
+    path = save(figures.transfers(rows), study.folder / "transfer.png")
+    told = [
+        f"{r['learner']} from {r['trained_on']} on {r['asked_on']} {score_cell(r)}" for r in rows.to_dict("records")
+    ]
+    return Picture(
+        path,
+        f"Meta-test {rows['metric'].iloc[0]} by what learners were trained on and asked about: {_few(told)}.",
+        "Rows: what learners were meta-trained on. Columns: whose new classes they were asked about.",
+    )
+
+
 def of_suite(study: Finished, family: str, suite: str) -> list[Picture]:
     """The pictures that a suite left."""
     summary = study.suites(family)[suite]

@@ -9,9 +9,10 @@ from mambacl.platform.evaluation.tables import parts, where
 from mambacl.platform.studying import page
 from mambacl.platform.studying.finished import Finished, find_folder, read
 from mambacl.platform.studying.importance import importances
-from mambacl.platform.studying.pictures import drawn
+from mambacl.platform.studying.pictures import drawn, transferred
 from mambacl.platform.studying.standings import looks_of, markdown, standings
 from mambacl.platform.studying.thresholds import thresholds
+from mambacl.platform.studying.transfer import transfers
 from mambacl.platform.tracking import record as records
 from mambacl.platform.tracking.store import Store
 
@@ -45,13 +46,16 @@ def write(study: Finished, storage: StorageConfig) -> list[str]:
         family: drawn(study, family, mine, looks, where(fields, family=family))
         for family, mine in parts(rows, "family").items()
     }
-    tables = {"table": rows, "steps_to_threshold": steps, "importance": fields}
+    elsewhere = transfers(study)
+    tables = {"table": rows, "steps_to_threshold": steps, "importance": fields, "transfer": elsewhere}
+    across = transferred(study, elsewhere) if len(elsewhere) else None
     files = [folder / "report.html", folder / "table.md"]
     for name, table in tables.items():
         if len(table):
             table.to_csv(folder / f"{name}.csv", index=False)
             files.append(folder / f"{name}.csv")
     (folder / "table.md").write_text(markdown(rows))
-    (folder / "report.html").write_text(page.render(study, rows, steps, fields, pictures))
+    (folder / "report.html").write_text(page.render(study, rows, steps, fields, pictures, across))
     files += [picture.path for shown in pictures.values() for picture in shown.values()]
+    files += [across.path] if across else []
     return [str(file) for file in files]

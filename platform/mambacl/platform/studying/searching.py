@@ -44,7 +44,7 @@ def search_config(entry: Entry, wanted: SearchConfig, storage: StorageConfig) ->
             "name": entry.model_name,
             "search": wanted.fields,
             "storage": storage,
-            "sweep": SweepConfig(trials=wanted.trials, seed=entry.seed, compare={}),
+            "sweep": SweepConfig(trials=wanted.trials, seed=entry.seed, grace=wanted.grace, compare={}),
         }
     )
 

@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from mambacl.platform.config import ExperimentConfig
+from mambacl.platform.sweeping.plan import first_rung
 
 
 class AskingAsha(ASHAScheduler):
@@ -39,14 +40,13 @@ def open_scheduler(
     config: ExperimentConfig, study: optuna.Study, mode: str, prune: Callable[[int], None]
 ) -> AskingAsha:
     """The scheduler of a sweep, with the rungs as finished trials of the study have left them."""
-    steps = config.train.steps
     scheduler = AskingAsha(
         prune,
         time_attr="step",
         metric="score",
         mode=mode,
-        max_t=steps,
-        grace_period=min(steps, config.sweep.grace or max(1, steps // 4)),
+        max_t=config.train.steps,
+        grace_period=first_rung(config),
         reduction_factor=config.sweep.reduction,
         stop_last_trials=False,
     )

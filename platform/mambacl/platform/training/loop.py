@@ -13,6 +13,7 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.machine import flush_subnormals
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import Checkpoint, Progress
+from mambacl.platform.training.closed_form import at_its_best
 from mambacl.platform.training.lengths import lengths
 from mambacl.platform.training.optimizer import (
     build_optimizer,
@@ -99,7 +100,7 @@ def meta_train(
     clock = Clock(progress)
     window = torch.tensor(progress.window or [0.0] * len(METRICS), dtype=torch.float64)
     if not steps and progress.stopped is None:
-        found = validate(learner, family, config, worker, parts)
+        config, learner, found = at_its_best(config, family, worker, parts)
         curve.append({"step": 0, "time": _now(), **found.point})
         score = found.point["meta_val/score"]
         progress = progress.model_copy(
