@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,17 +22,28 @@ from mambacl.platform.training.loop import meta_train
 from mambacl.platform.training.worker import Worker
 from mambacl.tasks.config import parse
 
-TINY = {
-    "name": "tiny",
-    "task": {"name": "glyphs", "tasks": 5, "shots": 2, "queries": 1, "augment": None},
-    "learner": {"name": "prototypes", "width": 8, "encoder": {"name": "mlp"}},
-    "train": {"steps": 1, "batch": 8, "evaluate_every": 1, "evaluate_episodes": 64},
-}
-TASK = parse(ExperimentConfig, TINY).task
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """An experiment on small images, a noisy pattern of each class: enough of them to tell penalties apart, and quick to solve."""
+    path, rng = tmp_path_factory.mktemp("images") / "patterns.npz", np.random.default_rng(0)
+    pattern = rng.integers(0, 256, (60, 1, 6, 6)) + rng.normal(0, 150, (60, 8, 6, 6))
+    np.savez(path, images=pattern.clip(0, 255).astype(np.uint8).reshape(-1, 6, 6), label=np.arange(60).repeat(8))
+    return {
+        "name": "tiny",
+        "task": {"name": "images", "path": str(path), "tasks": 4, "shots": 3, "queries": 2, "augment": None},
+        "learner": {"name": "prototypes", "width": 8, "encoder": {"name": "mlp"}},
+        "train": {"steps": 1, "batch": 8, "evaluate_every": 1, "evaluate_episodes": 64},
+    }
 
 
-def meta_val_score(learner, episodes):
-    family = built_family(TASK)
+@pytest.fixture(scope="module")
+def task(tiny):
+    return parse(ExperimentConfig, tiny).task
+
+
+def meta_val_score(task, learner, episodes):
+    family = built_family(task)
     episode = family.episodes("meta_val", range(episodes))
     with torch.inference_mode():
         return float(scores(build_learner(learner, family.spec)(episode).prediction, episode).mean())
@@ -50,37 +62,37 @@ def at_once(monkeypatch):
     return asked
 
 
-def test_the_candidate_with_the_best_meta_val_score_is_taken(at_once, tmp_path):
-    [ridge] = tuned([Contestant.reference(RidgeConfig(penalty=10))], TASK, tmp_path)
+def test_the_candidate_with_the_best_meta_val_score_is_taken(at_once, task, tmp_path):
+    [ridge] = tuned([Contestant.reference(RidgeConfig(penalty=10))], task, tmp_path)
     candidates = RidgeConfig(penalty=10).candidates()
-    found = {candidate.model_dump_json(): meta_val_score(candidate, EPISODES) for candidate in candidates}
+    found = {candidate.model_dump_json(): meta_val_score(task, candidate, EPISODES) for candidate in candidates}
     assert found[ridge.learner.model_dump_json()] == max(found.values()) > found[candidates[0].model_dump_json()]
     assert {cell.point.split for cell in at_once} == {"meta_val"}
     assert Contestant.reference(ridge.learner).sha256 == ridge.sha256, "results are kept under what was chosen"
 
 
-def test_fields_that_are_given_are_not_chosen(at_once, tmp_path):
+def test_fields_that_are_given_are_not_chosen(at_once, task, tmp_path):
     given = Contestant.reference(RidgeConfig(penalty=10), fixed=("name", "penalty"))
-    [ridge] = tuned([given], TASK, tmp_path)
+    [ridge] = tuned([given], task, tmp_path)
     assert ridge.learner.penalty == 10
     assert {cell.contestant.learner.penalty for cell in at_once} == {10}
     whole = Contestant.reference(NearestMeanConfig(), fixed=("unit",))
-    assert tuned([whole], TASK, tmp_path) == [whole]
+    assert tuned([whole], task, tmp_path) == [whole]
 
 
-def test_a_closed_form_that_is_trained_alone_is_at_its_best(tmp_path):
-    experiment = parse(ExperimentConfig, TINY | {"learner": {"name": "ridge"}})
+def test_a_closed_form_that_is_trained_alone_is_at_its_best(tiny, task, tmp_path):
+    experiment = parse(ExperimentConfig, tiny | {"learner": {"name": "ridge"}})
     progress = meta_train(experiment, tmp_path, Worker(), lambda _: None, lambda *_: False)
     chosen = checkpoint.best(tmp_path).config.learner
-    best = max(meta_val_score(candidate, 64) for candidate in RidgeConfig().candidates())
-    assert progress.best_score == pytest.approx(best) == meta_val_score(chosen, 64)
-    fixed = parse(ExperimentConfig, TINY | {"learner": {"name": "ridge", "penalty": 10, "unit": False}})
+    best = max(meta_val_score(task, candidate, 64) for candidate in RidgeConfig().candidates())
+    assert progress.best_score == pytest.approx(best) == meta_val_score(task, chosen, 64)
+    fixed = parse(ExperimentConfig, tiny | {"learner": {"name": "ridge", "penalty": 10, "unit": False}})
     meta_train(fixed, tmp_path / "fixed", Worker(), lambda _: None, lambda *_: False)
     assert checkpoint.best(tmp_path / "fixed").config.learner == RidgeConfig(penalty=10)
 
 
-def test_an_evaluation_says_what_was_chosen(tmp_path, capsys):
-    meta_train(parse(ExperimentConfig, TINY), tmp_path / "run", Worker(), lambda _: None, lambda *_: False)
+def test_an_evaluation_says_what_was_chosen(tiny, tmp_path, capsys):
+    meta_train(parse(ExperimentConfig, tiny), tmp_path / "run", Worker(), lambda _: None, lambda *_: False)
     storage = StorageConfig(root=str(tmp_path / "root"))
     asked = Asked(episodes=8, references=[{"name": "ridge", "unit": False}, {"name": "nearest_mean"}], features=True)
     summary = evaluate([str(tmp_path / "run")], Standard(), storage, asked)

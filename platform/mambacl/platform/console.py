@@ -35,8 +35,8 @@ def json_line(content: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def amount(number: float, unit: str = "") -> str:
     """A large number in thousands, millions, ...: 5.09 M."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if abs(number) < 1000 or prefix == "T":
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(number) < 1000 or prefix == "E":
             return f"{number:.3g} {prefix}{unit}".rstrip()
         number /= 1000
     raise AssertionError

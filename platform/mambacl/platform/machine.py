@@ -1,8 +1,10 @@
 """The machine that a process runs on, in words and numbers."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,17 +17,26 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _flush() -> None:
-    torch.set_flush_denormal(True)
+@contextlib.contextmanager
+def subnormals_as_zero() -> Iterator[None]:
+    """Meanwhile this thread, and those that compute for it, take numbers nearer to zero than 1e-38 for zero.
 
-
-def flush_subnormals() -> None:
-    """Let this thread, and those that compute for it, take numbers nearer to zero than 1e-38 for zero.
-
-    A state that fades, as on a padded stream, is full of them, and some processors take ten times as long for each. Every thread
-    that trains, evaluates or serves calls this, so that all of them get the same bits.
+    A state that fades, as on a padded stream, is full of them, and some processors take ten times as long for each. What trains,
+    evaluates or serves does so within this, so that all get the same bits.
     """
-    team.run(_flush, torch.get_num_threads())
+    before = bool(torch.tensor(1e-40) * 1.0 == 0)
+    _flush_subnormals(True)
+    try:
+        yield
+    finally:
+        _flush_subnormals(before)
+
+
+def _flush_subnormals(on: bool) -> None:
+    def set_own() -> None:
+        torch.set_flush_denormal(on)
+
+    team.run(set_own, torch.get_num_threads())
 
 
 def device_name() -> str:

@@ -49,7 +49,11 @@ def test_both_builders_write_the_same_bytes(config, tmp_path, monkeypatch, encod
     monkeypatch.setenv("MAMBACL_CACHE", str(tmp_path / "here"))
     build_here(recipe_of(config))
     by_ray, here = files(tmp_path / "ray"), files(tmp_path / "here")
-    assert sorted(by_ray) == sorted(here) == ["array.bin", "labels.npz", "lock", "manifest.json", "started.json"]
+    assert (
+        sorted(by_ray)
+        == sorted(here)
+        == ["array.bin", "hashes.npy", "labels.npz", "lock", "manifest.json", "started.json"]
+    )
     for name in by_ray:
         if name == "labels.npz":  # an archive holds the time at which it was written
             a, b = (Labels.load(next((tmp_path / folder).rglob(name))) for folder in ("ray", "here"))

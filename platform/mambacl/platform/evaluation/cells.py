@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mambacl.platform.evaluation.contestant import Contestant, built_family, built_learner
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.point import Point
-from mambacl.platform.machine import device, flush_subnormals
+from mambacl.platform.machine import device, subnormals_as_zero
 from mambacl.tasks.config import Config, ConfigError
 from mambacl.tasks.episode import Episode
 from mambacl.tasks.family import Family
@@ -99,10 +99,10 @@ def cells_of(
     ]
 
 
+@subnormals_as_zero()
 @torch.inference_mode()
 def compute(cell: Cell) -> pd.DataFrame:
     """A row an episode, with the columns of the cell's measure."""
-    flush_subnormals()
     family = cell.point.of(built_family(cell.task))
     learner = built_learner(cell.contestant, cell.task).to(device())
     return MEASURES[cell.measure].compute(cell, family, learner)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mambacl.learners.registry import build as build_learner
-from mambacl.platform.machine import flush_subnormals
+from mambacl.platform.machine import subnormals_as_zero
 from mambacl.platform.training.checkpoint import Checkpoint
 
 
@@ -21,6 +21,7 @@ class Served:
         self.learner = build_learner(checkpoint.config.learner, checkpoint.progress.spec).eval()
         self.learner.load_state_dict(checkpoint.weights)
 
+    @subnormals_as_zero()
     @torch.inference_mode()
     def predict(self, data: Mapping[str, np.ndarray], params: Any = None) -> np.ndarray:
         """data: support_x (B, T, *shape), support_y (B, T) codes or (B, T, size) values, query_x (B, M, *shape), as
@@ -28,7 +29,6 @@ class Served:
         missing = {"support_x", "support_y", "query_x"} - set(data)
         if missing:
             raise ValueError(f"{sorted(missing)[0]}: missing; a prediction needs support_x, support_y and query_x")
-        flush_subnormals()
         support_x, support_y, query_x = (
             torch.as_tensor(np.asarray(data[name])) for name in ("support_x", "support_y", "query_x")
         )

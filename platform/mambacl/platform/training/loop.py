@@ -10,7 +10,7 @@ import torch
 
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.machine import flush_subnormals
+from mambacl.platform.machine import subnormals_as_zero
 from mambacl.platform.training import checkpoint
 from mambacl.platform.training.checkpoint import Checkpoint, Progress
 from mambacl.platform.training.closed_form import at_its_best
@@ -52,6 +52,7 @@ class Preempted(RuntimeError):
         self.process = PROCESS
 
 
+@subnormals_as_zero()
 def meta_train(
     config: ExperimentConfig,
     run: Path,
@@ -71,7 +72,6 @@ def meta_train(
     checkpoint of a worker that is leaving, and Diverged when the loss is NaN or infinite; the checkpoints before that stay.
     """
     train = config.train
-    flush_subnormals()
     family = build_family(config.task)
     torch.manual_seed(config.seed)
     learner = build_learner(config.learner, family.spec).to(worker.device)

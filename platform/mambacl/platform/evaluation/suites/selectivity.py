@@ -26,8 +26,10 @@ SHOWN = (1 / 20, 9 / 20, 18 / 20)
 
 
 class Selectivity(Suite):
-    """Association maps: the examples that queries read, how much of it is of their own class, and how that fades with distance. The
-    map of one layer does not explain accuracy; `layers` asks for more."""
+    """Association maps: the examples that queries read, how much of it is of their own class, and how that fades with distance.
+
+    The map of one layer does not explain accuracy; `layers` asks for more.
+    """
 
     measure: ClassVar = "associations"
     axes: ClassVar = ("layer",)
