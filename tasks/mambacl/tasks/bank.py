@@ -21,9 +21,6 @@ from mambacl.tasks.sources.npz import read_npz
 from mambacl.tasks.sources.source import existing, open_source
 from mambacl.tasks.store import Store
 
-HASHED = 4 << 30
-"""Bytes of images up to which they are hashed when asked: within seconds."""
-
 
 @dataclasses.dataclass(frozen=True)
 class ImageBank:
@@ -49,10 +46,10 @@ class ImageBank:
     """(C,) bool: the classes that an official split tests on, or None."""
     statistics: FeatureStatistics | None = None
     """Of the features, or None for images."""
-    encoder: str = ""
-    """SHA-256 of the weights that made the features; empty for images."""
+    prepared: bool = False
+    """Whether images were resized or encoded, and are not as they are in their source."""
     hashes: np.ndarray | None = None
-    """(n,) uint64, of each image, where they were kept when the images were prepared."""
+    """(n,) uint64, of each image in its source, where they were kept when it was prepared."""
 
     @classmethod
     def of(cls, images: np.ndarray, label: np.ndarray, group: np.ndarray | None = None) -> "ImageBank":
@@ -104,22 +101,14 @@ class ImageBank:
 
     @functools.cached_property
     def sketches(self) -> list[str] | None:
-        """By which each class is known again elsewhere, see `sketches_of`; None where no hashes were kept and it would take
-        minutes to make them."""
+        """By which each class is known again elsewhere, see `sketches_of`; None where the images in their source are not known."""
         hashes = self.hashes
         if hashes is None:
-            if self.images.nbytes > HASHED:
+            if self.prepared:
                 return None
             hashes = hashes_of(self.images.numpy())
         image, place = self.members(np.arange(len(self.classes)))
         return sketches_of(hashes[image], place, len(self.classes))
-
-    @property
-    def kind(self) -> str:
-        """What rows of `images` are, in words: those of two kinds are never alike."""
-        dtype = str(self.images.dtype).removeprefix("torch.")
-        shape = " x ".join(map(str, self.images.shape[1:]))
-        return f"features {shape} {dtype} of encoder {self.encoder[:12]}" if self.encoder else f"images {shape} {dtype}"
 
 
 def load_bank(config: ImageFamilyConfig) -> ImageBank:
@@ -176,7 +165,7 @@ def open_bank(recipe: Recipe) -> ImageBank:
     return dataclasses.replace(
         bank,
         statistics=statistics_of(manifest),
-        encoder=manifest["key"]["work"].get("weights", ""),
+        prepared=True,
         hashes=read_hashes(recipe.store),
     )
 

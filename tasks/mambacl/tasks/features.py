@@ -16,6 +16,7 @@ from torch import Tensor
 from mambacl.tasks.frozen import Facts, FrozenEncoder, facts_of, load_encoder
 from mambacl.tasks.images_config import FrozenConfig
 from mambacl.tasks.labels import Labels
+from mambacl.tasks.sketches import hash_of_picture
 from mambacl.tasks.sources.listing import Part
 from mambacl.tasks.store import Chunk
 
@@ -67,7 +68,7 @@ class Encode:
 
     def __call__(self, part: Part) -> Chunk:
         encoder = loaded(self.config)
-        content, kept, faults, rows = hashlib.sha256(), [], [], []
+        content, kept, faults, rows, hashes = hashlib.sha256(), [], [], [], []
 
         def inputs() -> Iterator[Image.Image]:
             for image, fault in part.pictures(content):
@@ -75,12 +76,13 @@ class Encode:
                 if image is None:
                     faults.append(fault)
                 else:
+                    hashes.append(hash_of_picture(image))
                     yield image
 
         for batch in _batches(encoder, inputs()):
             rows.append(encoder(batch).numpy().astype(self.config.dtype))
         found = np.concatenate(rows) if rows else np.zeros((0, 0), self.config.dtype)
-        return Chunk(found, np.array(kept), faults, content.hexdigest())
+        return Chunk(found, np.array(kept), faults, content.hexdigest(), np.array(hashes, np.uint64))
 
     def summary(self) -> "FeatureSummary":
         return FeatureSummary(self.key)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mambacl.tasks.labels import Labels
+from mambacl.tasks.sketches import hash_of_picture
 from mambacl.tasks.sources.decode import Fit, shrink
 from mambacl.tasks.sources.listing import Part
 from mambacl.tasks.store import Chunk
@@ -36,15 +37,17 @@ class Shrink:
         return {"pixels": VERSION} | dataclasses.asdict(self)
 
     def __call__(self, part: Part) -> Chunk:
-        content, rows, kept, faults = hashlib.sha256(), [], [], []
+        content, rows, kept, faults, hashes = hashlib.sha256(), [], [], [], []
         for image, fault in part.pictures(content):
             kept.append(image is not None)
             if image is None:
                 faults.append(fault)
             else:
                 rows.append(shrink(image, self.size, self.grey, self.fit))
+                hashes.append(hash_of_picture(image))
         shape = (0, 1 if self.grey else 3, self.size, self.size)
-        return Chunk(np.stack(rows) if rows else np.zeros(shape, np.uint8), np.array(kept), faults, content.hexdigest())
+        found = np.stack(rows) if rows else np.zeros(shape, np.uint8)
+        return Chunk(found, np.array(kept), faults, content.hexdigest(), np.array(hashes, np.uint64))
 
     def summary(self) -> "PixelDigest":
         return PixelDigest()

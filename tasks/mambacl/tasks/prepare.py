@@ -17,7 +17,6 @@ import numpy as np
 
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.labels import Labels
-from mambacl.tasks.sketches import hashes_of
 from mambacl.tasks.sources.listing import Part
 from mambacl.tasks.store import Chunk, Store
 
@@ -26,7 +25,7 @@ logger = logging.getLogger("mambacl")
 LABELS = "labels.npz"
 """Beside an array: the labels of its rows."""
 HASHES = "hashes.npy"
-"""Beside an array: the hashes of its rows, which would take minutes to make again of a large one. Arrays of older builds have none."""
+"""Beside an array: the hashes of the images that its rows were made from. Arrays of older builds have none."""
 EVERY = 10.0
 """Seconds between lines of progress."""
 
@@ -125,12 +124,13 @@ class Build:
 
         def visit(chunk: Chunk) -> None:
             summary.add(chunk)
-            hashes.append(hashes_of(chunk.rows))
+            hashes.append(chunk.hashes)
 
         def facts(kept: np.ndarray) -> dict[str, Any]:
             labels = self.labels.only(kept)
             labels.save(self.store.folder / LABELS)
-            np.save(self.store.folder / HASHES, np.concatenate(hashes))
+            if len(found := np.concatenate(hashes)) == len(labels.label):
+                np.save(self.store.folder / HASHES, found)
             return summary.facts(labels)
 
         self.store.finish(self.chunks, visit, facts)
@@ -143,7 +143,7 @@ class Build:
 
 
 def read_hashes(store: Store) -> np.ndarray | None:
-    """The hashes of a complete array's rows, where they were kept."""
+    """The hashes of the images of a complete array, where they were kept."""
     path = store.folder / HASHES
     return np.load(path, allow_pickle=False) if path.is_file() else None
 

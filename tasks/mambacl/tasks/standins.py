@@ -43,6 +43,7 @@ def _bank(config: DatasetConfig) -> ImageBank:
         domain=np.repeat(np.tile(np.arange(D), C), counts.images.ravel()) if D else None,
         domains=np.array(counts.domains, str),
         test=None if config.splits == "seed" else counts.test,
+        prepared=True,
     )
 
 

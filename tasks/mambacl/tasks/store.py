@@ -42,19 +42,24 @@ class Chunk:
     """Why each of the others was left out."""
     content: str
     """SHA-256 of what the rows were made from."""
+    hashes: np.ndarray
+    """(k,) uint64, of the images; empty where an older version made the chunk."""
 
     def pack(self) -> bytes:
         """As the bytes of an .npz file."""
         file = io.BytesIO()
         faults = np.array(self.faults, str)
-        np.savez(file, rows=self.rows, kept=self.kept, faults=faults, content=np.array(self.content))
+        np.savez(
+            file, rows=self.rows, kept=self.kept, faults=faults, content=np.array(self.content), hashes=self.hashes
+        )
         return file.getvalue()
 
     @classmethod
     def unpack(cls, data: bytes) -> "Chunk":
         """What `pack` made."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return cls(file["rows"], file["kept"], file["faults"].tolist(), str(file["content"]))
+            hashes = file["hashes"] if "hashes" in file.files else np.zeros(0, np.uint64)
+            return cls(file["rows"], file["kept"], file["faults"].tolist(), str(file["content"]), hashes)
 
 
 @dataclasses.dataclass(frozen=True)

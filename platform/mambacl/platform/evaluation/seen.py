@@ -141,8 +141,6 @@ def _comparison(own: Classes, asked: Classes) -> tuple[Marks | None, str]:
         return _by_name, "told by their names alone: its run kept no hashes of images"
     if own.images == asked.images:
         return _by_place, ""
-    if own.kind != asked.kind:
-        return None, f"unknown: it was trained on {own.kind}, asked are {asked.kind}"
     if not (own.splits["meta_train"].sketches and asked.splits["meta_train"].sketches):
         return None, "unknown: one of the two sources was prepared when no hashes of images were kept"
     return _by_image, "told by images that are equal: the same ones resized or inverted are not known again"

@@ -26,7 +26,7 @@ class SplitClasses(Config):
     first: tuple[int, ...] = ()
     """Of each class the number of its first image: the class itself, among images of the same digest."""
     sketches: tuple[str, ...] = ()
-    """Of each class, by which it is known again among others (`ImageBank.sketches`); none where that would have taken minutes."""
+    """Of each class, by which it is known again elsewhere (`ImageBank.sketches`); none where that is not known."""
 
 
 class Classes(Config):
@@ -42,8 +42,6 @@ class Classes(Config):
     """Of its images and splits, as in the family's spec."""
     images: str = ""
     """Digest of the source's images, whatever the splits."""
-    kind: str = ""
-    """What these images are, in words; those of two kinds are never alike."""
     splits: dict[Split, SplitClasses]
 
 
@@ -59,7 +57,6 @@ def classes_of(family: Family) -> Classes | None:
         source=getattr(config, config.location) if config.location else name,
         digest=family.spec.digest,
         images=bank.digest,
-        kind=bank.kind,
         splits={
             split: SplitClasses(
                 names=pool.names,
