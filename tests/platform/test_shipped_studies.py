@@ -13,7 +13,8 @@ from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.overrides import load, read_yaml, shipped
 from mambacl.platform.studying import command
 from mambacl.platform.studying.config import entries_of, find_study
-from mambacl.platform.studying.plan import SUSTAINED, hours
+from mambacl.platform.studying.devices import SUSTAINED
+from mambacl.platform.studying.plan import hours
 from mambacl.platform.sweeping.plan import expected_steps, first_rung
 from mambacl.tasks.bank import ImageBank
 from mambacl.tasks.config import ConfigError, parse
@@ -68,9 +69,8 @@ def family_of_file(task: str) -> ImageFamily:
     labels, _ = Labels.of(label, group, domain)
     shape = (1280,) if config.encoder else (facts["channels"], 32, 32)
     kind = torch.float16 if config.encoder else torch.uint8
-    return ImageFamily(
-        config, ImageBank.with_labels(torch.zeros(1, *shape, dtype=kind).expand(len(label), *shape), labels, "x")
-    )
+    images = torch.zeros(1, *shape, dtype=kind).expand(len(label), *shape)
+    return ImageFamily(config, ImageBank.with_labels(images, labels, "x")).check()
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mambacl.tasks.episode import Episode
+from mambacl.tasks.family_config import Objective
 
 Codes = Literal["all", "seen"]
 """Label codes that compete: the whole vocabulary, or those that the stream has shown."""
@@ -39,6 +40,11 @@ def scores(prediction: Tensor, episode: Episode, codes: Codes = "all") -> Tensor
     prediction, target = _answerable(prediction, episode)
     logits = prediction if codes == "all" else seen_only(prediction, episode)
     return (logits.argmax(-1) == target).float()
+
+
+def higher_is_better(objective: Objective) -> bool:
+    """Accuracy is to be high; the losses that score regression and angles are to be low."""
+    return objective == "classification"
 
 
 def seen_only(logits: Tensor, episode: Episode) -> Tensor:

@@ -42,6 +42,11 @@ def amount(number: float, unit: str = "") -> str:
     raise AssertionError
 
 
+def settings(fields: Mapping[str, Any]) -> str:
+    """Fields with their values: `penalty=0.01 unit=True`."""
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
 SIZES = ("parameters", "in the\nblocks", "active", "state\nfloats", "FLOPs an\nexample", "FLOPs a\nquery")
 """Columns of what a learner costs."""
 

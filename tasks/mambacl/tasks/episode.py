@@ -30,6 +30,13 @@ class Spec(Config):
     digest: str
     """Identifies the data and the class splits: equal digests mean equal episodes."""
 
+    def unlike(self, other: Self) -> str | None:
+        """The field for which a learner of the one cannot read episodes of the other; None where it can."""
+        for field in ("input", "shape", "output", "size"):
+            if getattr(self, field) != getattr(other, field):
+                return field
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Episode:

@@ -92,9 +92,7 @@ class ImageFamily(Family):
         return self._with(pools=self.pools | {split: pool})
 
     def among(self, split: Split, classes: Sequence[int]) -> Self:
-        pool = self.pools[split]
-        kept = pool.classes[np.isin(pool.classes, classes)]
-        return self._with(pools=self.pools | {split: make_pool(self.bank, kept, list(pool.domains), least=1)})
+        return self._with(pools=self.pools | {split: self.pools[split].among(classes)})
 
     def _augment(self, split: Split) -> AugmentConfig | None:
         return self.config.augment if split == "meta_train" and self.spec.input == "image" else None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -34,6 +36,24 @@ class Pool:
         """SHA-256 of the names of classes and domains."""
         return hashlib.sha256("\n".join([*self.names, "", *self.domains]).encode()).hexdigest()
 
+    @property
+    def place(self) -> np.ndarray:
+        """(n,) int64 in 0..C-1: the class of each image."""
+        return np.repeat(np.arange(len(self.count)), self.count)
+
+    def among(self, classes: Sequence[int] | np.ndarray) -> Self:
+        """The pool with those of its classes that have these numbers."""
+        kept = np.isin(self.classes, classes)
+        count = self.count[kept]
+        return dataclasses.replace(
+            self,
+            classes=self.classes[kept],
+            image=self.image[kept[self.place]],
+            start=np.cumsum(count) - count,
+            count=count,
+            names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
+        )
+
 
 def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
     """The pool of each split, by the config's seed and domains and the bank's official classes.
@@ -56,7 +76,7 @@ def make_pools(bank: ImageBank, config: ImageFamilyConfig) -> dict[Split, Pool]:
             raise ConfigError(f"task: {split} has no class with at least {least} images{where}")
     if config.train_classes is not None:
         kept = _drawn_classes(pools["meta_train"].classes, config.train_classes, config.seed)
-        pools["meta_train"] = make_pool(bank, kept, domains["meta_train"], least)
+        pools["meta_train"] = pools["meta_train"].among(kept)
     if config.train_images is not None:
         pools["meta_train"] = _with_drawn_images(pools["meta_train"], config.train_images, config.seed)
     return pools
@@ -105,9 +125,8 @@ def _with_drawn_images(pool: Pool, most: int, seed: int) -> Pool:
     """The pool with at most so many images of each class. A smaller number draws from among those of a larger one."""
     # A key belongs to an image, not to its place in the pool: a class keeps its images whatever other classes there are.
     key = generator(seed, "train images").random(pool.image.max() + 1)[pool.image]
-    place = np.repeat(np.arange(len(pool.count)), pool.count)
-    rank = np.arange(len(place)) - pool.start[place]
-    kept = np.sort(np.lexsort((key, place))[rank < most])
+    rank = np.arange(len(pool.image)) - pool.start[pool.place]
+    kept = np.sort(np.lexsort((key, pool.place))[rank < most])
     count = np.minimum(pool.count, most)
     return dataclasses.replace(pool, image=pool.image[kept], start=np.cumsum(count) - count, count=count)
 

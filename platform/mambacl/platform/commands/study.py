@@ -1,13 +1,14 @@
 """`mambacl study`: train several experiments, evaluate them on the same episodes, and set them side by side."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from mambacl.platform.arguments import parse_study
 from mambacl.platform.config import StorageConfig
 from mambacl.platform.console import json_line
+from mambacl.platform.studying.devices import Device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Options:
     """Ray cluster to run on; by default this machine."""
     dry_run: bool = False
     """Show what each experiment answers, its size, its steps and an estimate of hours, and train nothing."""
-    device: Literal["cpu", "a100", "h100", "h200"] | None = None
+    device: Device | None = None
     """Whose hours --dry_run estimates: a core, or a GPU; by default an H100 for studies that ask for GPUs, else a core."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object as the last line."""

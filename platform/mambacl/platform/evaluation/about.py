@@ -2,9 +2,8 @@
 
 import dataclasses
 
-from mambacl.learners.objective import Codes
+from mambacl.learners.objective import Codes, higher_is_better
 from mambacl.platform.evaluation.contestant import built_family
-from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.registry import TaskConfig
 
 METRICS = {"classification": "accuracy", "regression": "mean squared error", "angle": "1 - cos of the error"}

@@ -20,7 +20,6 @@ from mambacl.platform.evaluation.contestant import Contestant, built_family, bui
 from mambacl.platform.evaluation.measures import MEASURES
 from mambacl.platform.evaluation.models import anchors, common_task, find_models
 from mambacl.platform.evaluation.seen import Part, parts_of
-from mambacl.platform.evaluation.suites.overfitting import Overfitting
 from mambacl.platform.evaluation.suites.registry import SUITES, SuiteConfig
 from mambacl.platform.evaluation.suites.suite import needs
 from mambacl.platform.evaluation.summary import entries, show, show_points, show_table, summarise
@@ -90,8 +89,10 @@ def evaluate(
     if left_out:
         console.print(f"left out, since {suite.name} needs {suite.demand}: {left_out}")
     first = named[0][1]
-    if asked.on is not None and isinstance(suite, Overfitting):
-        raise ConfigError("suite: overfitting asks about the classes that a model was trained on; it goes without --on")
+    if asked.on is not None and suite.own_family:
+        raise ConfigError(
+            f"suite: {suite.name} asks about the classes that a model was trained on; it goes without --on"
+        )
     parts, doubts = [Part(task)], {}
     if asked.on is not None and not MEASURES[suite.measure].machine:  # times hang on no classes
         # References read the features of models that are left out, too.

@@ -27,6 +27,8 @@ class Contestant(Config):
     """Checkpoint folder, on storage that all nodes share."""
     features: str | None = None
     """Checkpoint folder of the model whose encoder makes the features of a reference; by default it reads the input."""
+    model: str = ""
+    """SHA-256 of that model; empty where a reference reads the input."""
     seed: int = 0
     """That it was meta-trained with. Contestants of one label are one learner, trained several times."""
     fixed: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Contestant(Config):
             label=f"{learner.name} on {model.label}" if model else learner.name,
             learner=learner,
             features=model.weights if model else None,
+            model=model.sha256 if model else "",
             seed=model.seed if model else 0,
             fixed=fixed,
             sha256=_identity(learner, model.sha256 if model else ""),
@@ -70,8 +73,7 @@ class Contestant(Config):
 
     def with_learner(self, learner: LearnerConfig) -> "Contestant":
         """The same reference with other fields of its learner."""
-        model = _checked(self.features).sha256 if self.features else ""
-        return self.model_copy(update={"learner": learner, "sha256": _identity(learner, model)})
+        return self.model_copy(update={"learner": learner, "sha256": _identity(learner, self.model)})
 
     def load(self, family: Family) -> Learner:
         """The learner, ready to answer. Raises ConfigError where it was trained for another kind of family."""

@@ -83,12 +83,11 @@ def common_task(
     prepare([task], address)
     spec = built_family(task).spec
     for reference, own in zip(found, specs, strict=True):
-        for fact in ("input", "shape", "output", "size"):
-            if getattr(own, fact) != getattr(spec, fact):
-                raise ConfigError(
-                    f"on: {reference.label} was trained on {fact} {getattr(own, fact)}, "
-                    f"{on if isinstance(on, str) else task.name} has {getattr(spec, fact)}"
-                )
+        if fact := own.unlike(spec):
+            raise ConfigError(
+                f"on: {reference.label} was trained on {fact} {getattr(own, fact)}, "
+                f"{on if isinstance(on, str) else task.name} has {getattr(spec, fact)}"
+            )
     return task
 
 

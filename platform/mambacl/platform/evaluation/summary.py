@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mambacl.platform.console import SIZES, amount, console, size_cells, table
+from mambacl.platform.console import SIZES, amount, console, settings, size_cells, table
 from mambacl.platform.cost import Size, size_of
 from mambacl.platform.evaluation.about import About
 from mambacl.platform.evaluation.codes import BESIDE
@@ -103,14 +103,9 @@ def show(summary: dict[str, Any], about: About, suite: str) -> None:
 
 def _tell_chosen(summary: dict[str, Any]) -> None:
     """What the references are at their best with."""
-    told = [f"{label} {in_words(entry['chosen'])}" for label, entry in entries(summary).items() if "chosen" in entry]
+    told = [f"{label} {settings(entry['chosen'])}" for label, entry in entries(summary).items() if "chosen" in entry]
     if told:
         console.print(f"chosen on meta-val: {'; '.join(told)}", soft_wrap=True)
-
-
-def in_words(fields: Mapping[str, Any]) -> str:
-    """`penalty=0.01 unit=True`."""
-    return " ".join(f"{field}={value}" for field, value in fields.items())
 
 
 def show_points(scores: pd.DataFrame, contestants: Sequence[str], axes: Sequence[str], about: About) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.platform.evaluation.cells import Cell, cells_of, results
 from mambacl.platform.evaluation.contestant import Contestant, built_family
 from mambacl.platform.evaluation.point import Point
 from mambacl.platform.evaluation.tables import parts, sample
-from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.registry import TaskConfig
 
 EPISODES = 64

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
@@ -22,6 +23,7 @@ from mambacl.platform.places import places_for
 from mambacl.platform.session import session
 from mambacl.platform.snapshot import keep
 from mambacl.platform.studying.config import Entry, StudyConfig, entries_of, study_folder
+from mambacl.platform.studying.devices import Device
 from mambacl.platform.studying.finished import RESULTS, SNAPSHOT, on_family, read
 from mambacl.platform.studying.lineup import fit
 from mambacl.platform.studying.plan import Planned, planned, show
@@ -38,7 +40,6 @@ from mambacl.platform.training import checkpoint
 from mambacl.platform.training.bookkeeping import common_tags
 from mambacl.platform.training.command import check
 from mambacl.platform.training.failure import TrainingFailed
-from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.family import Family
 from mambacl.tasks.images_config import DatasetConfig
@@ -144,20 +145,18 @@ def line_up(config: StudyConfig, entries: Sequence[Entry], family_of: Callable[[
 
 
 def dry_run(
-    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: str | None = None
+    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: Device | None = None
 ) -> dict[str, Any]:
     """Show what each experiment answers and costs; nothing is trained. Public data sets need not be there: stand-ins have as many
-    classes and images. device: a name of SUSTAINED, by default an H100 where any experiment asks for GPUs."""
+    classes and images. By default, the device is an H100 where any experiment asks for GPUs."""
     return show(config, *planned_on(config, changes, data, device))
 
 
 def planned_on(
-    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: str | None = None
-) -> tuple[list[Planned], str]:
+    config: StudyConfig, changes: Mapping[str, Any], data: str | None = None, device: Device | None = None
+) -> tuple[list[Planned], Device]:
     """The plan of a study, and the name of the device that it is for. Raises ConfigError where it could not start."""
     entries = line_up(config, entries_of(config, changes, data), stand_in)
-    for entry in entries:
-        stand_in(entry.experiment.task).check()
     unserved(config, entries, stand_in)
     check_transfer(config, entries, stand_in)
     asks_gpus = any(entry.experiment.resources.gpus for entry in entries)
@@ -208,16 +207,17 @@ def check_transfer(
     """Raise ConfigError where models of one family cannot be asked about another, as they are to be."""
     if not config.transfer:
         return
-    first, *others = ((family, family_of(own[0].experiment.task).spec) for family, own in families_of(entries).items())
+    (first, own), *others = (
+        (family, family_of(members[0].experiment.task).spec) for family, members in families_of(entries).items()
+    )
     if not others:
         raise ConfigError("transfer: needs more than one of families")
     for family, spec in others:
-        for fact in ("input", "shape", "output", "size"):
-            here, there = getattr(first[1], fact), getattr(spec, fact)
-            if here != there:
-                raise ConfigError(
-                    f"transfer: {first[0]} has {fact} {here}, {family} has {there}; they have to be the same"
-                )
+        if fact := own.unlike(spec):
+            raise ConfigError(
+                f"transfer: {first} has {fact} {getattr(own, fact)}, {family} has {getattr(spec, fact)}; "
+                "they have to be the same"
+            )
 
 
 def claim(config: StudyConfig, entries: Sequence[Entry], folder: Path) -> None:

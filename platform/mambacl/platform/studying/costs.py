@@ -6,7 +6,7 @@ from typing import Any
 
 from mambacl.learners.registry import CONFIGS
 from mambacl.platform.config import ExperimentConfig
-from mambacl.platform.console import SIZES, amount, console, size_cells, table
+from mambacl.platform.console import SIZES, amount, console, settings, size_cells, table
 from mambacl.platform.cost import cost_of
 from mambacl.platform.overrides import vary
 from mambacl.platform.studying.config import Measure
@@ -47,7 +47,7 @@ def show_costs(title: str, experiments: Mapping[str, ExperimentConfig]) -> dict[
         ["experiment", "learner", *SIZES, "training\nFLOPs"],
         [
             [
-                label, " ".join(f"{name}={value}" for name, value in fields[label].items()) or "by default",
+                label, settings(fields[label]) or "by default",
                 *size_cells(dataclasses.asdict(cost)),
                 amount(3.0 * cost.episode_flops * experiments[label].train.steps * experiments[label].train.batch),
             ]

@@ -16,15 +16,13 @@ from mambacl.tasks.config import ConfigError, parse
 
 SNAPSHOT = "study.json"
 """Of a study in its folder, and of each experiment in its own."""
-ON = "on_"
-"""Before the name of a family, about which models of another one were asked, where the name of a suite stands."""
 RESULTS = "results.json"
 """What `mambacl study --json` prints."""
 
 
 def on_family(name: str) -> str:
     """Where the answers about another family stand, among those of suites."""
-    return f"{ON}{name}"
+    return f"on_{name}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,21 +6,17 @@ from typing import Any
 
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig, StorageConfig
-from mambacl.platform.console import SIZES, amount, console, size_cells, table
+from mambacl.platform.console import SIZES, amount, console, settings, size_cells, table
 from mambacl.platform.cost import Size, size_of
 from mambacl.platform.evaluation.point import Point
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
 from mambacl.platform.studying.config import Entry, StudyConfig
+from mambacl.platform.studying.devices import SUSTAINED, Device
 from mambacl.platform.studying.searching import search_config
 from mambacl.platform.sweeping.plan import expected_steps
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.family import Family
 from mambacl.tasks.registry import TaskConfig
-
-SUSTAINED = {"cpu": 40e9, "a100": 2.5e12, "h100": 5.5e12, "h200": 5.5e12}
-"""Floating-point operations a second that meta-training gets out of a device. cpu is one core: the preset `omniglot` had 55 to 90 G of an
-AMD EPYC, and an Intel Xeon takes twice the time. GPUs are not measured: by its arithmetic a transformer of width 512 would take one
-to two hours of an H100 for 50,000 steps of 16 episodes, and an A100 moves half as many bytes a second."""
 
 BACKWARD = 3
 """How many times the arithmetic of an answer a training step takes."""
@@ -86,7 +82,7 @@ def _episode_flops(point: Point, size: Size, again: float = 1) -> float:
     return point.tasks * (point.shots * size.support_flops + again * point.queries * size.query_flops)
 
 
-def show(config: StudyConfig, plan: Sequence[Planned], device: str) -> dict[str, Any]:
+def show(config: StudyConfig, plan: Sequence[Planned], device: Device) -> dict[str, Any]:
     """Print the plan, a line an experiment over its families and seeds; returns what `--json` prints, by family and experiment."""
     by_label: dict[str, list[Planned]] = {}
     for one in plan:
@@ -130,7 +126,7 @@ def show(config: StudyConfig, plan: Sequence[Planned], device: str) -> dict[str,
     }
 
 
-def hours(plan: Iterable[Planned], device: str) -> float:
+def hours(plan: Iterable[Planned], device: Device) -> float:
     """How long one such device would take."""
     return sum(one.flops for one in plan) / SUSTAINED[device] / 3600
 
@@ -138,4 +134,4 @@ def hours(plan: Iterable[Planned], device: str) -> float:
 def _differences(experiment: ExperimentConfig) -> str:
     """The learner's fields that are not its defaults."""
     fields = experiment.learner.model_dump(mode="json", exclude_defaults=True)
-    return " ".join(f"{name}={value}" for name, value in fields.items()) or "by default"
+    return settings(fields) or "by default"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.platform.evaluation.statistics import Sample, interval
 from mambacl.platform.studying.config import Entry
 from mambacl.platform.studying.finished import Finished
-from mambacl.platform.training.loop import higher_is_better
 
 SHARE = 0.8
 """Of the best learner's final meta-val score; a loss is to come within 1 / SHARE of the lowest."""

@@ -11,6 +11,7 @@ import optuna
 import ray
 from ray import tune
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
@@ -38,7 +39,6 @@ from mambacl.platform.training import checkpoint, failure
 from mambacl.platform.training.bookkeeping import common_tags, open_record, params_of
 from mambacl.platform.training.command import attend_training, check
 from mambacl.platform.training.failure import TrainingFailed
-from mambacl.platform.training.loop import higher_is_better
 
 logger = logging.getLogger("mambacl")
 

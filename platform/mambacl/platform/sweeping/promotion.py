@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.console import console
 from mambacl.platform.evaluation.cells import cells_of, results
@@ -22,7 +23,6 @@ from mambacl.platform.evaluation.statistics import Interval, Sample, paired_diff
 from mambacl.platform.evaluation.tables import sample
 from mambacl.platform.tracking.registry import CHAMPION, Reference, find
 from mambacl.platform.tracking.store import Store
-from mambacl.platform.training.loop import higher_is_better
 from mambacl.tasks.config import ConfigError
 
 EPISODES = 256

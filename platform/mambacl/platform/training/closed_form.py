@@ -1,6 +1,7 @@
 """Runs whose learner has nothing to meta-train: its few numbers are chosen on meta-val."""
 
 from mambacl.learners.learner import Learner
+from mambacl.learners.objective import higher_is_better
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.training.validate import Validation, validate
@@ -16,7 +17,7 @@ def at_its_best(
 
     parts: those that a batch is cut into.
     """
-    sign = 1 if family.spec.output == "classification" else -1
+    sign = 1 if higher_is_better(family.spec.output) else -1
     best: tuple[ExperimentConfig, Learner, Validation] | None = None
     for candidate in config.learner.candidates(config.learner.model_fields_set):
         learner = build_learner(candidate, family.spec).to(worker.device)

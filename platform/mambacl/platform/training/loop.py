@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mambacl.learners.objective import higher_is_better
 from mambacl.learners.registry import build as build_learner
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.machine import subnormals_as_zero
@@ -146,11 +147,6 @@ def meta_train(
         if leave:
             raise Preempted(f"asked to leave its machine at step {done}")
     return progress
-
-
-def higher_is_better(objective: str) -> bool:
-    """Accuracy is to be high; the losses that score regression and angles are to be low."""
-    return objective == "classification"
 
 
 class Clock:

@@ -18,6 +18,7 @@ class Overfitting(Suite):
     """Meta-test classes, and the classes of meta-train as they are in the data: the gap is what was learnt by heart."""
 
     axes: ClassVar = ("split",)
+    own_family: ClassVar = True
 
     name: Literal["overfitting"] = "overfitting"
 

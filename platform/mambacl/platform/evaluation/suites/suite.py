@@ -26,6 +26,8 @@ class Suite(Config, ABC):
     """What tells points apart: names in their `where`."""
     columns: ClassVar[tuple[str, ...]] = ()
     """What is found beside scores: columns of the rows, which the table of the suite's name has."""
+    own_family: ClassVar[bool] = False
+    """Whether it asks about the family that a model was trained on, and no other."""
     demand: ClassVar[str] = "a learner"
     """What can be asked this, in words: what `takes` says yes to."""
 
