@@ -92,7 +92,7 @@ def show(config: StudyConfig, plan: Sequence[Planned], device: Device) -> dict[s
         first = own[0]
         rows.append(
             [
-                label, first.entry.answers, _differences(first.entry.experiment), *size_cells(dataclasses.asdict(first.size)),
+                label, _differences(first.entry.experiment), *size_cells(dataclasses.asdict(first.size)),
                 sum(one.steps for one in own), f"{hours(own, device):.3g}",
             ]
         )  # fmt: skip
@@ -106,9 +106,10 @@ def show(config: StudyConfig, plan: Sequence[Planned], device: Device) -> dict[s
         counts.append(f"a search of {config.search.trials} trials for each")
     table(
         f"study {config.name}: {', '.join(counts)}",
-        ["experiment", "answers", "learner", *SIZES, "steps", f"hours of\n{device}"],
+        ["experiment", "learner", *SIZES, "steps", f"hours of\n{device}"],
         rows,
     )
+    table("", ["experiment", "what it answers"], [[label, own[0].entry.answers] for label, own in by_label.items()])
     total = hours(plan, device)
     console.print(
         f"all together {amount(sum(one.flops for one in plan), 'FLOPs')}: an estimated {total:,.3g} hours of one {device}"
