@@ -10,6 +10,8 @@ from mambacl import learners, tasks
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mamba import MambaMixer
+from mambacl.learners.mixers.mamba3 import Mamba3Mixer
+from mambacl.learners.mixers.mamba3_config import Mamba3Config
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.mixers.transformer import TransformerMixer
@@ -53,6 +55,24 @@ def test_mamba_with_fixed_steps_writes_all_tokens_alike(tokens):
     _, _, stream = mixer.stream(tokens[0], mixer.init_state(B), outputs=False)
     assert torch.equal(stream["delta"], stream["delta"][:1, :1].expand_as(stream["delta"]))
     assert ((stream["delta"] > 0.029) & (stream["delta"] < 0.31)).all()
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_mamba3_weights_times_values_are_what_a_query_reads(tokens, rank):
+    mixer = Mamba3Mixer(Mamba3Config(width=D, heads=2, state_size=6, rank=rank, delta=(0.1, 1), decay=0.5)).double()
+    mixer.out_proj.weight.data = torch.eye(D, 2 * D, dtype=torch.float64)
+    if rank > 1:
+        torch.nn.init.normal_(mixer.up)
+        torch.nn.init.normal_(mixer.down)
+    _, state, stream = mixer.stream(tokens[0], mixer.init_state(B), outputs=True)
+    empty = state | {name: torch.zeros_like(state[name]) for name in ("S", "value")}
+    (full, read), (own, _) = mixer.read(tokens[1], state), mixer.read(tokens[1], empty)
+    gate = torch.nn.functional.silu(tokens[1] @ mixer.in_proj.weight[:D].T)
+    weights = mixer.weights(stream, read, slice(None))
+    values = stream["value"] if rank == 1 else stream["value"].flatten(2).unsqueeze(-1)
+    memory = torch.einsum("bgml,blgp->bmgp", weights, values).flatten(2)
+    assert torch.allclose(memory[..., :D] * gate, full - own, atol=1e-12)
+    assert torch.equal(weights[:, 1:2], mixer.weights(stream, read, slice(1, 2)))
 
 
 SOFTMAX = {

@@ -12,6 +12,8 @@ from mambacl.learners.mixers.linear_attention_config import LinearAttentionConfi
 from mambacl.learners.mixers.mamba import MambaMixer
 from mambacl.learners.mixers.mamba2 import Mamba2Mixer
 from mambacl.learners.mixers.mamba2_config import Mamba2Config
+from mambacl.learners.mixers.mamba3 import Mamba3Mixer
+from mambacl.learners.mixers.mamba3_config import Mamba3Config
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mesanet import MesaNetMixer
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
@@ -102,6 +104,54 @@ def made(kind, config, x):
     mixer = kind(config).double()
     disturb(mixer)
     return mixer, x.double()
+
+
+@pytest.mark.parametrize(("rank", "turned"), [(1, 0.5), (1, 0), (3, 1)])
+def test_mamba3_equals_its_equations(x, rank, turned):
+    """One token after the other, with a complex state whose numbers turn each by its own angle, instead of real keys and queries that
+    turn by the angle that has run up."""
+    config = Mamba3Config(width=D, heads=4, state_size=8, rank=rank, turned=turned, delta=(0.05, 0.5), decay=0.5)
+    mixer, x = made(Mamba3Mixer, config, x)
+    H, N, R, E, J = 4, 8, rank, 2 * D, mixer.angles
+    z, v, k, q, step, rate, part, turn = (x @ mixer.in_proj.weight.T).split([E, E, R * N, R * N, H, H, H, J], -1)
+
+    def normed(rows, norm, bias):
+        return F.rms_norm(rows.unflatten(-1, (R, N)), (N,), norm.weight).unsqueeze(2) + bias  # (B, L, H, R, N)
+
+    def complex_rows(rows):
+        return torch.cat([torch.complex(rows[..., :J], rows[..., J : 2 * J]), rows[..., 2 * J :] + 0j], -1)
+
+    k, q = (
+        complex_rows(normed(*given))
+        for given in ((k, mixer.key_norm, mixer.key_bias), (q, mixer.query_norm, mixer.query_bias))
+    )
+    v = v.unflatten(-1, (H, -1)).unsqueeze(3)
+    rows = v if mixer.up is None else v * mixer.up
+    step = F.softplus(step + mixer.step_bias)
+    decay = torch.where(rate >= 0, 1 + rate, 1 / (1 - rate)) * config.decay
+    part = part.sigmoid()
+    state = torch.zeros(B, H, k.shape[-1], E // H, dtype=torch.complex128)
+    before, outputs = torch.zeros_like(state), []
+    for t in range(L):
+        a = torch.exp(-step[:, t] * decay[:, t]).view(B, H, 1, 1)
+        # Conjugate keys: Q conj(K) is then the product of real keys and queries, and a state turns against their angle.
+        angle = torch.cat([step[:, t, :, None] * turn[:, t, None], torch.zeros(B, H, k.shape[-1] - J)], -1)
+        a = a * torch.exp(1j * angle).unsqueeze(-1)
+        write = torch.einsum("bhrn,bhrp->bhnp", k[:, t].conj(), rows[:, t] + 0j)
+        now = (part * step)[:, t].view(B, H, 1, 1)
+        late = ((1 - part) * step)[:, t].view(B, H, 1, 1)
+        state = a * state + a * late * before + now * write
+        before = write
+        y = torch.einsum("bhrn,bhnp->bhrp", q[:, t], state).real
+        y = y.squeeze(2) if mixer.down is None else (y * mixer.down).sum(2)
+        outputs.append((y + mixer.D.view(H, 1) * v[:, t, :, 0]).flatten(1))
+    expected = (torch.stack(outputs, 1) * F.silu(z)) @ mixer.out_proj.weight.T
+    output, after, _ = mixer.stream(x, mixer.init_state(B), outputs=True)
+    assert torch.allclose(output, expected, rtol=1e-9, atol=1e-9)
+    _, middle, _ = mixer.stream(x[:, :17], mixer.init_state(B), outputs=False)
+    rest, end, _ = mixer.stream(x[:, 17:], middle, outputs=True)
+    assert torch.allclose(rest, output[:, 17:], rtol=1e-9, atol=1e-9)
+    assert all(torch.allclose(end[name], after[name], atol=1e-9) for name in ("S", "key", "value"))
 
 
 def test_linear_attention_equals_the_quadratic_form(x):

@@ -19,6 +19,7 @@ MLP = {"encoder.layers.0.weight", "encoder.layers.3.weight"}
 ON_IMAGES = {
     "mamba": PROJECT | MAMBA | HEAD,
     "mamba2": PROJECT | IN_OUT | HEAD,
+    "mamba3": PROJECT | IN_OUT | HEAD,
     "attention": PROJECT | IN_OUT | FEED_FORWARD | HEAD,
     "transformer": PROJECT | IN_OUT | FEED_FORWARD | HEAD,
     "linear_attention": PROJECT | IN_OUT | FEED_FORWARD | HEAD,

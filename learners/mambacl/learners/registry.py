@@ -20,6 +20,7 @@ from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
 from mambacl.learners.mixers.kda_config import KdaConfig
 from mambacl.learners.mixers.linear_attention_config import LinearAttentionConfig
 from mambacl.learners.mixers.mamba2_config import Mamba2Config
+from mambacl.learners.mixers.mamba3_config import Mamba3Config
 from mambacl.learners.mixers.mamba_config import MambaConfig
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
 from mambacl.learners.mixers.mlstm_config import MlstmConfig
@@ -37,6 +38,7 @@ GROUP = "mambacl.learners"
 SHIPPED: tuple[type[LearnerBase], ...] = (
     MambaConfig,
     Mamba2Config,
+    Mamba3Config,
     AttentionConfig,
     TransformerConfig,
     LinearAttentionConfig,
