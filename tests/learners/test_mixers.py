@@ -9,6 +9,7 @@ import torch
 from mambacl import learners, tasks
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
+from mambacl.learners.mixers.convolved_config import ConvolvedConfig
 from mambacl.learners.mixers.mamba import MambaMixer
 from mambacl.learners.mixers.mamba3 import Mamba3Mixer
 from mambacl.learners.mixers.mamba3_config import Mamba3Config
@@ -144,7 +145,7 @@ def test_positions_of_a_training_step_start_at_random():
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_short_convolution_equals_torch_conv1d(width):
     torch.manual_seed(0)
-    conv, x = ShortConv(D, width).double(), torch.randn(B, L, D, dtype=torch.float64)
+    conv, x = ShortConv(D, ConvolvedConfig(name="any", short_conv=width)).double(), torch.randn(B, L, D, dtype=torch.float64)
     padded = torch.nn.functional.pad(x.transpose(1, 2), (width - 1, 0))
     expected = torch.nn.functional.conv1d(padded, conv.weight.T.unsqueeze(1), conv.bias, groups=D).transpose(1, 2)
     first, state = conv.stream(x[:, :4], conv.init_state(B))
@@ -174,7 +175,7 @@ def test_learner_warns_when_a_label_token_cannot_find_its_example(caplog):
     [
         (
             {"name": "mambo"},
-            "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, mamba2, attention,",
+            "learner.name: unknown 'mambo' (did you mean 'mamba'?); allowed: mamba, mamba2, mamba3,",
         ),
         ({"name": "mamba", "stat_size": 3}, "learner.stat_size: unknown field (did you mean 'state_size'?); allowed: "),
         ({"name": "mamba", "state_size": 0}, "learner.state_size: must be greater than or equal to 1, got 0"),

@@ -17,7 +17,7 @@ class AttentionMixer(SoftmaxMixer):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__(config)
         D = config.width
-        self.conv = ShortConv(D, config.short_conv) if config.short_conv else None
+        self.conv = ShortConv(D, config) if config.short_conv else None
         start_alike(self.in_proj.weight[:D], self.in_proj.weight[D : 2 * D])
         start_alike(self.in_proj.bias[:D], self.in_proj.bias[D : 2 * D])
 

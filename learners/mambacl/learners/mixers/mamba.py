@@ -32,7 +32,7 @@ class MambaMixer(Mixer):
         R = math.ceil(D / 16) if config.selective_steps else 0
         self.rank, self.states, self.gated, self.kernel = R, N, config.gate, config.kernel
         self.in_proj = Linear(D, 2 * E if config.gate else E, bias=False)
-        self.conv = ShortConv(E, config.short_conv) if config.short_conv else None
+        self.conv = ShortConv(E, config) if config.short_conv else None
         self.x_proj = Linear(E, R + 2 * N, bias=False)
         self.dt_proj = Linear(R, E) if R else None
         self.dt_bias = None if R else nn.Parameter(torch.empty(E))

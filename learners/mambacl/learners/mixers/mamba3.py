@@ -21,7 +21,7 @@ from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
 from mambacl.learners.mixers.rates import start_steps
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import matrix
-from mambacl.learners.scan.writes import Writes
+from mambacl.learners.scan.writes import Writes, on_first
 from mambacl.learners.undecayed import undecayed
 
 SLOWEST = 1e-4
@@ -57,7 +57,7 @@ class Mamba3Mixer(Mixer):
         E = config.expand * D
         self.heads, self.keys, self.rank, self.inner, self.columns = H, N, R, E, E // H
         self.angles, self.rate, self.kernel = int(config.turned * N) // 2, config.decay, config.kernel
-        self.conv = ShortConv(E + 2 * R * N, config.short_conv) if config.short_conv else None
+        self.conv = ShortConv(E + 2 * R * N, config) if config.short_conv else None
         # Rows: gate z; x, B, C, through the convolution if there is one; then Delta, A, g, angles.
         self.in_proj = Linear(D, 2 * E + 2 * R * N + 3 * H + self.angles, bias=False)
         self.step_bias = nn.Parameter(torch.empty(H))
@@ -104,7 +104,7 @@ class Mamba3Mixer(Mixer):
                 query=query.flatten(2, 3) if outputs else None,
                 key=key.flatten(2, 3),
                 value=value.flatten(2, 3),
-                log_decay=_first(t.log_decay, self.rank).unsqueeze(-1),
+                log_decay=on_first(t.log_decay.unsqueeze(-1), self.rank),
                 strength=strength.repeat_interleave(self.rank, 2),
             ),
             state["S"] + t.late[:, :, 0, None, None] * (last_key.transpose(-1, -2) @ last_value),
@@ -206,11 +206,6 @@ def _turned(x_BHLRN: Tensor, angle_BHLJ: Tensor) -> Tensor:
 def _wrapped(angle: Tensor) -> Tensor:
     """The same direction within half a turn: a sum that runs on would lose its last digits."""
     return angle - 2 * math.pi * (angle.detach() / (2 * math.pi)).round()
-
-
-def _first(x_BHL: Tensor, rows: int) -> Tensor:
-    """Values of tokens for all rows (B, H, L R): on a token's first, and 0 on the others."""
-    return F.pad(x_BHL.unsqueeze(-1), (0, rows - 1)).flatten(2)
 
 
 def _tokens_first(kept: Trace) -> Trace:

@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mambacl.learners.sequence_config import SequenceConfig
+from mambacl.learners.mixers.convolved_config import ConvolvedConfig
 
 
-class MambaConfig(SequenceConfig):
+class MambaConfig(ConvolvedConfig):
     """Mamba-1: a selective state-space model with a state of fixed size."""
 
     implementation: ClassVar[str] = "mambacl.learners.mixers.mamba:MambaMixer"
@@ -31,9 +31,5 @@ class MambaConfig(SequenceConfig):
     """Multiply the outputs by the SiLU of a second projection of the token; without, they leave as they are."""
     feed_forward: Annotated[float, Field(ge=0)] = 0.0
     """Width of a feed-forward part after the mixer, as a multiple of D; 0 for none, as in Mamba."""
-    short_conv: Annotated[int, Field(ge=0, le=16)] = 4
-    """Width of the causal convolution before the scan; 0 leaves it out."""
-    positions: Literal["none", "sinusoidal"] = "none"
-    """Position information added to the tokens."""
     kernel: Literal["auto", "reference", "numba", "triton", "mamba_ssm"] = "auto"
     """Implementation of the scan; auto takes the fastest that runs here."""

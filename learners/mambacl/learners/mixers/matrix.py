@@ -38,7 +38,7 @@ class MatrixMixer(Mixer):
         super().__init__()
         self.heads, self.keys, self.kernel = config.heads, config.state_size, config.kernel
         self.inner = config.expand * config.width
-        self.conv = ShortConv(convolved, config.short_conv) if config.short_conv else None
+        self.conv = ShortConv(convolved, config) if config.short_conv else None
 
     @abstractmethod
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, Tensor | None]:

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mambacl.learners.sequence_config import SequenceConfig
+from mambacl.learners.mixers.convolved_config import ConvolvedConfig
 
 
-class MatrixConfig(SequenceConfig):
+class MatrixConfig(ConvolvedConfig):
     """A state of heads x state_size x (expand * width / heads) numbers."""
 
     heads: Annotated[int, Field(ge=1)] = 4
@@ -16,10 +16,6 @@ class MatrixConfig(SequenceConfig):
     """K, width of a key: numbers that each inner channel keeps."""
     expand: Annotated[int, Field(ge=1)] = 1
     """Inner width E, of all heads' values together, as a multiple of D."""
-    short_conv: Annotated[int, Field(ge=0, le=16)] = 4
-    """Width of the causal convolution before the recurrence; 0 leaves it out."""
-    positions: Literal["none", "sinusoidal"] = "none"
-    """Position information added to the tokens."""
     kernel: Literal["auto", "reference", "chunked", "fla"] = "auto"
     """Implementation of the recurrence; auto takes the fastest that runs here."""
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer, unit
-from mambacl.learners.mixers.matrix import trace, untrace
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
 from mambacl.learners.mixers.mixer import Trace
 from mambacl.learners.scan import matrix
@@ -42,7 +41,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return super().state_floats(tokens) + self.heads * self.keys**2
 
     def run(self, w: Writes, state: State, after: State) -> tuple[Tensor | None, Trace]:
-        kept, w = trace(w), unit(w)
+        kept, w = self.packed(w), unit(w)
         moments = dataclasses.replace(w, query=None, value=w.key)
         if w.query is not None:
             w = dataclasses.replace(w, query=self.solve(matrix.states(moments, state["G"]), w.query))
@@ -51,7 +50,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return y, kept
 
     def ask(self, w: Writes, state: State) -> tuple[Tensor, Trace]:
-        return matrix.read(self.solved(unit(w), state["G"]), state["S"]), trace(w)
+        return matrix.read(self.solved(unit(w), state["G"]), state["S"]), self.packed(w)
 
     def solved(self, w: Writes, G: Tensor) -> Writes:
         """Queries solved for the moments G (B, H, K, K), to which each adds its own as the one next token."""
@@ -68,7 +67,7 @@ class MesaNetMixer(GatedDeltaNetMixer):
         return torch.cholesky_solve(q.unsqueeze(-1), factor).squeeze(-1)
 
     def weights(self, tokens: Trace, queries: Trace, groups: slice) -> Tensor:
-        stream, asked = (unit(untrace(kept, slice(None), self.erase)) for kept in (tokens, queries))
+        stream, asked = self.unpacked(tokens), self.unpacked(queries)
         empty = stream.key.new_zeros(*stream.key.shape[:2], self.keys, self.keys)
         G = matrix.scan(dataclasses.replace(stream, query=None, value=stream.key), empty, "chunked")[1]
         return matrix.weights(stream, self.solved(asked, G))[:, groups]

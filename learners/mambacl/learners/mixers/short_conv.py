@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambacl.learners.fused import short_conv
+from mambacl.learners.mixers.convolved_config import ConvolvedConfig
 
 
 class ShortConv(nn.Module):
@@ -17,8 +18,9 @@ class ShortConv(nn.Module):
     which stands one place before it, in the same directions as a query holds its own, and the two can be compared.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, config: ConvolvedConfig) -> None:
         super().__init__()
+        width, self.alone = config.short_conv, config.query_conv == "query"
         self.weight = nn.Parameter(torch.full((width, channels), 1 / width))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -33,8 +35,8 @@ class ShortConv(nn.Module):
         return short_conv(x, state, self.weight, self.bias, silu)
 
     def read(self, x: Tensor, state: Tensor, silu: bool = False) -> Tensor:
-        """x (B, M, channels): each as the one next input after the state."""
-        past = (self.weight[:-1] * state).sum(1, keepdim=True)
+        """x (B, M, channels): each as the one next input after the state, or after itself alone."""
+        past = self.weight[:-1].sum(0) * x if self.alone else (self.weight[:-1] * state).sum(1, keepdim=True)
         y = self.bias + past + self.weight[-1] * x
         return F.silu(y) if silu else y
 

@@ -53,19 +53,19 @@ def states(w: Writes, state: Tensor) -> Tensor:
     return torch.stack(after, 2)
 
 
-def read(w: Writes, state: Tensor) -> Tensor:
-    """Answers (B, H, M, V) to queries, each as if it were the one next token: it is written before it reads.
+def read(w: Writes, state: Tensor, times: int = 1) -> Tensor:
+    """Answers (B, H, M, V) to queries, each as if it were the one next token: it is written, so many times, before it reads.
 
     In float32 under autocast, too."""
     with torch.autocast(state.device.type, enabled=False):
-        w = w.to(state.dtype)
-        q, own = _reader(w)
-        return q @ state + own * w.value
+        q, own = _reader(w.to(state.dtype), times)
+        return q @ state + own
 
 
-def weights(tokens: Writes, queries: Writes) -> Tensor:
-    """Weight (B, H, M, L) of each token's value in each query's answer, for a stream that began with an empty state."""
-    q, _ = _reader(queries)
+def weights(tokens: Writes, queries: Writes, times: int = 1) -> Tensor:
+    """Weight (B, H, M, L) of each write's value in each query's answer, for a stream that began with an empty state; a query is
+    written `times` before it reads."""
+    q, _ = _reader(queries, times)
     k, g = tokens.key, tokens.log_decay
     if g is not None:  # summed from the stream's end: the decays of recent tokens, which count most, stay exact
         k = k * (g.flip(-2).cumsum(-2).flip(-2) - g).exp()
@@ -79,10 +79,19 @@ def weights(tokens: Writes, queries: Writes) -> Tensor:
     return row * b.transpose(-1, -2)
 
 
-def _reader(w: Writes) -> tuple[Tensor, Tensor]:
-    """What multiplies the state before the query (B, H, M, K), and the query's own value (B, H, M, 1)."""
+def _reader(w: Writes, times: int) -> tuple[Tensor, Tensor]:
+    """What multiplies the state before the queries (B, H, M, K), and what they read of their own writes (B, H, M, V)."""
     assert w.query is not None
-    own = (w.query * w.key).sum(-1, keepdim=True)
-    own = own if w.strength is None else own * w.strength.unsqueeze(-1)
-    q = w.query - own * w.key if w.erase else w.query
-    return (q if w.log_decay is None else q * w.log_decay.exp()), own
+    keys, values = _cut(w.key, times), _cut(w.value, times)
+    q, own = _cut(w.query, times)[-1], w.value.new_zeros(())
+    for i in reversed(range(times)):
+        share = (q * keys[i]).sum(-1, keepdim=True)
+        share = share if w.strength is None else share * _cut(w.strength, times)[i].unsqueeze(-1)
+        own = own + share * values[i]
+        q = q - share * keys[i] if w.erase else q
+    return (q if w.log_decay is None else q * _cut(w.log_decay, times)[0].exp()), own
+
+
+def _cut(x: Tensor, times: int) -> tuple[Tensor, ...]:
+    """(B, H, M times, ...) as (B, H, M, ...) of each of the writes."""
+    return x.unflatten(2, (-1, times)).unbind(3)

@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Writes:
         """The same in one dtype: autocast makes some of the fields half."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dataclasses.replace(self, **{name: x.to(dtype) for name, x in fields.items() if isinstance(x, Tensor)})
+
+
+def on_first(x_BHLP: Tensor, times: int) -> Tensor:
+    """Numbers of tokens as those of `times` writes each, (B, H, L times, P): on the first, and 0 on the others."""
+    return F.pad(x_BHLP.unsqueeze(3), (0, 0, 0, times - 1)).flatten(2, 3)
 
 
 def pairs(left: Tensor, right: Tensor, G: Tensor | None) -> Tensor:
