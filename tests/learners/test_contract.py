@@ -34,6 +34,7 @@ CONFIGS = {
     "mamba3 behind a convolution": {"name": "mamba3", "short_conv": 4, "turned": 0, **MATRIX},
     "attention": {"name": "attention", "heads": 2, **SMALL},
     "attention sinusoidal": {"name": "attention", "heads": 2, "positions": "sinusoidal", "short_conv": 0, **SMALL},
+    "attention in a window": {"name": "attention", "heads": 2, "window": 7, **SMALL},
     "transformer": {"name": "transformer", "heads": 2, **SMALL},
     "transformer rotary": {"name": "transformer", "heads": 2, "positions": "rotary", **SMALL},
     "transformer alibi": {"name": "transformer", "heads": 2, "positions": "alibi", **SMALL},
@@ -243,7 +244,7 @@ def test_state_size_is_what_it_says(config, family):
             held = sum(leaf[0].numel() for leaf in tree_leaves(state) if leaf.is_floating_point())
             assert learner.state_floats(examples) == held
     constant = learner.state_floats(10) == learner.state_floats(1000)
-    assert constant == (CONFIGS[config]["name"] not in GROWING)
+    assert constant == (CONFIGS[config]["name"] not in GROWING or "window" in CONFIGS[config])
 
 
 @pytest.mark.parametrize(("config", "family"), TRAINED)
@@ -281,6 +282,8 @@ def test_association_rows_are_distributions_over_the_visible_stream(config, fami
         assert association.example.unique(return_counts=True)[1].tolist() == [learner.tokens_per_example] * T
     partial = learner(mid := mid_stream(episode), layers=(-1,)).associations[0]
     hidden = partial.example > mid.query_after.unsqueeze(-1)
+    if window := CONFIGS[config].get("window"):
+        hidden |= 2 * (mid.query_after.unsqueeze(-1) + 1) - torch.arange(hidden.shape[-1]) >= window
     assert torch.equal(torch.isinf(partial.scores), hidden.unsqueeze(1).expand_as(partial.scores))
 
 

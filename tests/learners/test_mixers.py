@@ -145,7 +145,10 @@ def test_positions_of_a_training_step_start_at_random():
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_short_convolution_equals_torch_conv1d(width):
     torch.manual_seed(0)
-    conv, x = ShortConv(D, ConvolvedConfig(name="any", short_conv=width)).double(), torch.randn(B, L, D, dtype=torch.float64)
+    conv, x = (
+        ShortConv(D, ConvolvedConfig(name="any", short_conv=width)).double(),
+        torch.randn(B, L, D, dtype=torch.float64),
+    )
     padded = torch.nn.functional.pad(x.transpose(1, 2), (width - 1, 0))
     expected = torch.nn.functional.conv1d(padded, conv.weight.T.unsqueeze(1), conv.bias, groups=D).transpose(1, 2)
     first, state = conv.stream(x[:, :4], conv.init_state(B))

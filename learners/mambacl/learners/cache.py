@@ -22,6 +22,11 @@ def entries(cache: State) -> Tensor:
     return cache["buffer"][:, :, : int(cache["length"])]
 
 
+def last(cache: State, count: int) -> State:
+    """A cache of its last entries, at most so many."""
+    return cached(entries(cache)[:, :, -count:])
+
+
 def append(cache: State, new: Tensor) -> tuple[State, Tensor]:
     """The cache with new entries (B, H, L, P) behind its own, and all that it then holds as one tensor."""
     length = int(cache["length"])

@@ -2,8 +2,10 @@
 D width.
 """
 
+import torch
 from torch import Tensor
 
+from mambacl.learners.cache import last
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.mixer import Trace, start_alike
@@ -16,24 +18,38 @@ class AttentionMixer(SoftmaxMixer):
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__(config)
-        D = config.width
+        D, self.window = config.width, config.window
         self.conv = ShortConv(D, config) if config.short_conv else None
         start_alike(self.in_proj.weight[:D], self.in_proj.weight[D : 2 * D])
         start_alike(self.in_proj.bias[:D], self.in_proj.bias[D : 2 * D])
 
+    def first(self, state: State) -> int:
+        return int(state["tokens"] - state["key"]["length"]) if self.window else 0
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
+        if not self.window:
+            return None
+        distance = (query.unsqueeze(-1) - key.unsqueeze(-2)).unsqueeze(-3)
+        return torch.where(distance < self.window, 0.0, -torch.inf).to(self.in_proj.weight.dtype)
+
     def init_state(self, batch_size: int) -> State:
         state = super().init_state(batch_size)
-        return state | ({"conv": self.conv.init_state(batch_size)} if self.conv else {})
+        state |= {"conv": self.conv.init_state(batch_size)} if self.conv else {}
+        return state | ({"tokens": torch.tensor(0)} if self.window else {})
 
     def state_floats(self, tokens: int) -> int:
-        return super().state_floats(tokens) + (self.conv.state_floats if self.conv else 0)
+        held = min(tokens, self.window - 1) if self.window else tokens
+        return super().state_floats(held) + (self.conv.state_floats if self.conv else 0)
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
-        if not self.conv:
-            return super().stream(x_BLD, state, outputs)
-        x_BLD, tail = self.conv.stream(x_BLD, state["conv"])
+        tail = {}
+        if self.conv:
+            x_BLD, tail["conv"] = self.conv.stream(x_BLD, state["conv"])
         y, after, trace = super().stream(x_BLD, state, outputs)
-        return y, after | {"conv": tail}, trace
+        if self.window:
+            after |= {name: last(after[name], self.window - 1) for name in ("key", "value")}
+            after["tokens"] = state["tokens"] + x_BLD.shape[1]
+        return y, after | tail, trace
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
         return super().read(self.conv.read(x_BMD, state["conv"]) if self.conv else x_BMD, state)

@@ -37,6 +37,10 @@ class SoftmaxMixer(Mixer):
         0 where both are the same; None for nothing."""
         return None
 
+    def first(self, state: State) -> int:
+        """Position of the first token that is held."""
+        return 0
+
     @property
     def groups(self) -> int:
         return self.heads
@@ -51,18 +55,20 @@ class SoftmaxMixer(Mixer):
 
     def stream(self, x_BLD: Tensor, state: State, outputs: bool) -> tuple[Tensor | None, State, Trace]:
         after = dict(state)  # keeps the order of the leaves: saved states are restored by it
-        position_L = int(state["key"]["length"]) + torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        first, held = self.first(state), int(state["key"]["length"])
+        position_L = first + held + torch.arange(x_BLD.shape[1], device=x_BLD.device)
         q, k, v = self._project(x_BLD, position_L)
         after["key"], keys = append(state["key"], k)
         after["value"], values = append(state["value"], v)
-        y = self._leave(self._attend(q, keys, values, position_L)) if outputs else None
+        y = self._leave(self._attend(q, keys, values, position_L, first)) if outputs else None
         return y, after, _trace(position_L, key=k, value=v)
 
     def read(self, x_BMD: Tensor, state: State) -> tuple[Tensor, Trace]:
         keys, values = entries(state["key"]), entries(state["value"])
-        position_M = torch.full((x_BMD.shape[1],), keys.shape[2], device=x_BMD.device)
+        position_R = self.first(state) + torch.arange(keys.shape[2], device=x_BMD.device)
+        position_M = torch.full((x_BMD.shape[1],), self.first(state) + keys.shape[2], device=x_BMD.device)
         q, k, v = self._project(x_BMD, position_M)
-        logits_BHMR = self._logits(q, keys, position_M, torch.arange(keys.shape[2], device=q.device))
+        logits_BHMR = self._logits(q, keys, position_M, position_R)
         row_BHMR = torch.softmax(torch.cat([logits_BHMR, _own(q, k)], dim=-1), dim=-1)
         y_BHMP = row_BHMR[..., :-1] @ values + row_BHMR[..., -1:] * v
         return self._leave(y_BHMP), _trace(position_M, query=q, key=k)
@@ -83,9 +89,9 @@ class SoftmaxMixer(Mixer):
         q, k, v = rearrange(self.in_proj(x_BLD), "b l (three h p) -> three b h l p", three=3, h=self.heads).unbind(0)
         return [*self.place(q, k, position_L), v]
 
-    def _attend(self, q_BHLP: Tensor, keys: Tensor, values: Tensor, position_L: Tensor) -> Tensor:
+    def _attend(self, q_BHLP: Tensor, keys: Tensor, values: Tensor, position_L: Tensor, first: int) -> Tensor:
         """What tokens read (B, H, L, P), each from the keys and values up to its own, which are the last ones."""
-        key_R = torch.arange(keys.shape[2], device=keys.device)
+        key_R = first + torch.arange(keys.shape[2], device=keys.device)
         bias = self.bias(position_L.unsqueeze(0), key_R.unsqueeze(0))
         if bias is None and keys.shape[2] == q_BHLP.shape[2]:
             return F.scaled_dot_product_attention(q_BHLP, keys, values, is_causal=True)
