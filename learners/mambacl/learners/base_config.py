@@ -1,5 +1,6 @@
 """What the config of every learner has."""
 
+import importlib
 import itertools
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Self
@@ -26,6 +27,12 @@ class LearnerBase(Config):
     of a learner that nothing else fits to a task family."""
     name: Any
     """A str; each learner narrows it to its own."""
+
+    @classmethod
+    def implemented(cls) -> Any:
+        """What `implementation` names."""
+        module, name = cls.implementation.split(":")
+        return getattr(importlib.import_module(module), name)
 
     def candidates(self, fixed: Collection[str] = ()) -> list[Self]:
         """This config, then those that differ from it in `choices`, all combinations but for the fields `fixed`."""

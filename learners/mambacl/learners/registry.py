@@ -15,17 +15,7 @@ from pydantic import Field
 from mambacl.learners.base_config import LearnerBase
 from mambacl.learners.closed_form import configs as closed_form
 from mambacl.learners.gradient import configs as gradient
-from mambacl.learners.mixers.attention_config import AttentionConfig
-from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
-from mambacl.learners.mixers.kda_config import KdaConfig
-from mambacl.learners.mixers.linear_attention_config import LinearAttentionConfig
-from mambacl.learners.mixers.mamba2_config import Mamba2Config
-from mambacl.learners.mixers.mamba3_config import Mamba3Config
-from mambacl.learners.mixers.mamba_config import MambaConfig
-from mambacl.learners.mixers.mesanet_config import MesaNetConfig
-from mambacl.learners.mixers.mlstm_config import MlstmConfig
-from mambacl.learners.mixers.performer_config import PerformerConfig
-from mambacl.learners.mixers.transformer_config import TransformerConfig
+from mambacl.learners.mixers.hybrid_config import MIXERS, HybridConfig
 from mambacl.learners.sequence_config import SequenceConfig
 from mambacl.tasks.config import parse
 
@@ -36,17 +26,8 @@ if TYPE_CHECKING:
 GROUP = "mambacl.learners"
 
 SHIPPED: tuple[type[LearnerBase], ...] = (
-    MambaConfig,
-    Mamba2Config,
-    Mamba3Config,
-    AttentionConfig,
-    TransformerConfig,
-    LinearAttentionConfig,
-    PerformerConfig,
-    GatedDeltaNetConfig,
-    KdaConfig,
-    MlstmConfig,
-    MesaNetConfig,
+    *MIXERS,
+    HybridConfig,
     gradient.OmlConfig,
     gradient.AnmlConfig,
     closed_form.PrototypesConfig,
@@ -89,10 +70,8 @@ def build(config: "dict[str, Any] | LearnerConfig", spec: "Spec") -> "Learner":
     Raises ConfigError (a ValueError) with one line a mistake: an unknown name or field, sizes that do not fit.
     """
     chosen: LearnerConfig = parse(LearnerConfig, config, "learner")
-    module, name = chosen.implementation.split(":")
-    implementation = getattr(importlib.import_module(module), name)
-    if not isinstance(chosen, SequenceConfig):
-        return implementation(chosen, spec)
-    from mambacl.learners.sequence import SequenceLearner  # torch is imported only when a learner is built
+    if isinstance(chosen, SequenceConfig):
+        from mambacl.learners.sequence import SequenceLearner  # torch is imported only when a learner is built
 
-    return SequenceLearner(chosen, spec, implementation)
+        return SequenceLearner(chosen, spec)
+    return chosen.implemented()(chosen, spec)

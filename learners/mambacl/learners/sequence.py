@@ -4,7 +4,7 @@ Shapes: B episodes, T support examples, M queries, L tokens, D width, V label co
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ logger = logging.getLogger("mambacl")
 
 ROUTING = ("router", "chosen")
 """What a block with experts adds to the traces."""
+
+WAYS = ("short_conv", "positions", "turned")
+"""Fields by each of which a label token can find its example."""
 
 OFFSETS = 2048
 """Positions that a stream with `random_offset` may start from in training: as many as 1,000 examples have tokens."""
@@ -69,25 +72,27 @@ class Block(nn.Module):
 class SequenceLearner(Learner):
     """Reads tokens through a stack of blocks; each block's mixer keeps a state, and the state is all that is kept."""
 
-    def __init__(self, config: Any, spec: Spec, mixer: Callable[[Any], Mixer]) -> None:
-        """config: a SequenceConfig with the mixer's own fields (positions, short_conv and more)."""
+    def __init__(self, config: Any, spec: Spec) -> None:
+        """config: a StackConfig with the mixer's own fields (positions, short_conv and more)."""
         super().__init__(spec)
         self.config = config
         self.start = 0
+        self.routed = any(block.experts for block in config.blocks)
         D = config.width
         self.encoder = build_encoder(config.encoder, spec, D)
         classes = spec.output == "classification"
         self.label = nn.Embedding(spec.size, D) if classes else Mlp(spec.size, D, layers=2)
         self.unlabelled = nn.Parameter(torch.zeros(D)) if self.joined else None
-        self.blocks = nn.ModuleList(Block(config, mixer(config)) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(block, block.implemented()(block)) for block in config.blocks)
         self.norm = RMSNorm(D)
         self.head = Linear(D, spec.size)
         # A head of zeros: fresh answers are even, so the first gradients are not spent on hushing random ones, which
         # would flatten the features before any association has formed.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        ways = [field for field in ("short_conv", "positions") if hasattr(config, field)]
-        if not self.joined and all(getattr(config, field) in (0, "none") for field in ways):
+        parts = (config, *config.blocks)
+        ways = [field for field in WAYS if any(hasattr(part, field) for part in parts)]
+        if not self.joined and all(getattr(part, field, 0) in (0, "none") for part in parts for field in ways):
             logger.warning(
                 "learner: a label token cannot find its example; set %s, or learner.tokens: joined",
                 " or ".join(f"learner.{field}" for field in ways),
@@ -157,7 +162,7 @@ class SequenceLearner(Learner):
         self, episode: Episode, state: State | None = None, *, layers: Sequence[int] = (), exact: bool = False
     ) -> Output:
         chosen = self._layer_numbers(layers)
-        kept = range(self.layers) if self.config.experts else chosen
+        kept = range(self.layers) if self.routed else chosen
         state = self.init_state(len(episode.index)) if state is None else state
         support, asked = self.inputs(episode)
         answers, streams, reads = [], [], []
@@ -179,7 +184,7 @@ class SequenceLearner(Learner):
             for layer in chosen
         ]
         prediction = untake(answers, episode.query_after)
-        if not self.config.experts:
+        if not self.routed:
             return Output(prediction, tuple(maps))
         balance, use = torch.zeros((), device=prediction.device), []
         for layer in range(self.layers):

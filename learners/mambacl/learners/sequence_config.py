@@ -1,5 +1,6 @@
 """Config fields that every sequence learner has: encoder, tokens, blocks."""
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,25 +21,39 @@ class ExpertsConfig(Config):
     """Weight of the loss that spreads the tokens over the experts."""
 
 
-class SequenceConfig(LearnerBase):
-    """A stack of blocks over the tokens of a stream."""
+class StackConfig(LearnerBase):
+    """Blocks over the tokens of a stream."""
 
     scale: ClassVar[tuple[str, ...]] = ("width",)
+    width: Annotated[int, Field(ge=1)] = 128
+    """D, width of a token."""
+    tokens: Literal["interleaved", "joined"] = "interleaved"
+    """An example is two tokens, x then y (as in the paper), or one that holds both."""
+    encoder: EncoderConfig | None = None
+    """Turns an example into a vector; by default `cnn` for images and `mlp` for vectors."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> "tuple[SequenceConfig, ...]":
+        """What each block is made from, the first one first."""
+
+
+class SequenceConfig(StackConfig):
+    """A stack of blocks that are all alike."""
+
     memory: ClassVar[tuple[str, ...]] = ("state_size",)
     layers: Annotated[int, Field(ge=1)] = 2
     """Number of blocks."""
-    width: Annotated[int, Field(ge=1)] = 128
-    """D, width of a token."""
     feed_forward: Annotated[float, Field(ge=0)] = 2.0
     """Width of the feed-forward part of a block, as a multiple of D; 0 leaves it out."""
     experts: ExpertsConfig | None = None
     """Make the feed-forward part a mixture of experts; by default it is dense."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a block's outputs that is zeroed in training."""
-    tokens: Literal["interleaved", "joined"] = "interleaved"
-    """An example is two tokens, x then y (as in the paper), or one that holds both."""
-    encoder: EncoderConfig | None = None
-    """Turns an example into a vector; by default `cnn` for images and `mlp` for vectors."""
+
+    @property
+    def blocks(self) -> "tuple[SequenceConfig, ...]":
+        return (self,) * self.layers
 
     @model_validator(mode="after")
     def _experts_fit(self) -> Self:
