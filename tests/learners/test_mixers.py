@@ -191,6 +191,19 @@ def test_learner_warns_when_a_label_token_cannot_find_its_example(caplog):
             {"name": "mamba", "encoder": {"name": "cnn"}},
             "learner.encoder.name: 'cnn' needs images; allowed for vectors: mlp",
         ),
+        (
+            {"name": "hybrid", "mixers": ["mamba", "atention"]},
+            "learner.mixers.1.name: unknown 'atention' (did you mean 'attention'?); allowed: mamba, mamba2, mamba3,",
+        ),
+        ({"name": "hybrid", "mixers": []}, "learner: mixers: at least one is needed"),
+        (
+            {"name": "hybrid", "width": 64, "mixers": [{"name": "mamba", "width": 32}]},
+            "learner: mixers: layer 0 cannot have its own width; set learner.width for all layers",
+        ),
+        (
+            {"name": "hybrid", "width": 30, "mixers": [{"name": "attention", "heads": 4}]},
+            "learner.mixers.0: heads = 4 must divide width = 30",
+        ),
         ({"name": "nearest_mean"}, "learner.name: 'nearest_mean' needs classification, the task is regression"),
     ],
 )

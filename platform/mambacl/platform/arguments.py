@@ -55,7 +55,10 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
     # The sections' kinds decide which fields there are, so they are settled before tyro lists the fields.
     kinds = {name: given[name] for section in NAMED if (name := f"{section}.name") in given}
     # Lists and mappings are written as YAML, as in --train.curriculum '[{until: 100, tasks: 5}]'.
-    nested = {name: _plain(name, value) for name, value in given.items() if value.startswith(("[", "{"))}
+    written = [name for name, value in given.items() if value.startswith(("[", "{"))]
+    # What stands beside them in a section is read with them: the mixers of a hybrid have to fit its width.
+    beside = {name.rpartition(".")[0] for name in written if "." in name}
+    nested = {name: _plain(name, given[name]) for name in given if name in written or name.rpartition(".")[0] in beside}
     content = override(content, kinds | nested)
     # Sections that are off have no fields for tyro: a value for one of their fields turns them on.
     off = parse(ExperimentConfig, content)

@@ -4,7 +4,7 @@ import functools
 import operator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from mambacl.learners.mixers.attention_config import AttentionConfig
 from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
@@ -47,17 +47,19 @@ class HybridConfig(StackConfig):
     source: ClassVar[str] = "Lieber et al., 2024"
     name: Literal["hybrid"] = "hybrid"
     """Which learner."""
-    mixers: Annotated[tuple[Layer, ...], Field(min_length=1)] = (MambaConfig(), AttentionConfig())
+    mixers: tuple[Layer, ...] = (MambaConfig(), AttentionConfig())
     """Mixer of each layer: a name, or a mapping with `name` and the fields of that learner that are a layer's own."""
     positions: Literal["none", "sinusoidal"] = "none"
     """Position information added to the tokens."""
 
-    @field_validator("mixers", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _named(cls, mixers: Any) -> Any:
-        if not isinstance(mixers, list | tuple):
-            return mixers
-        return [{"name": mixer} if isinstance(mixer, str) else mixer for mixer in mixers]
+    def _as_wide(cls, values: Any) -> Any:
+        """Names as mappings, and all mixers with the width of the stack."""
+        if not isinstance(values, dict) or not isinstance(mixers := values.get("mixers"), list | tuple):
+            return values
+        width = values.get("width", cls.model_fields["width"].default)
+        return values | {"mixers": [_wide(mixer, width) for mixer in mixers]}
 
     @field_serializer("mixers")
     def _own(self, mixers: tuple[SequenceConfig, ...], info: Any) -> list[dict[str, Any]]:
@@ -65,17 +67,24 @@ class HybridConfig(StackConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.mixers:
+            raise ValueError("mixers: at least one is needed")
         for layer, mixer in enumerate(self.mixers):
-            if common := sorted(mixer.model_fields_set & set(OF_ALL)):
-                raise ValueError(
-                    f"mixers: layer {layer} cannot have its own {common[0]}; set learner.{common[0]} for all"
-                )
+            for field in OF_ALL:
+                own, common = getattr(mixer, field), getattr(self, field, None)
+                if own not in (common, type(mixer).model_fields[field].default):
+                    raise ValueError(
+                        f"mixers: layer {layer} cannot have its own {field}; set learner.{field} for all layers"
+                    )
         return self
 
     @property
     def blocks(self) -> tuple[SequenceConfig, ...]:
-        own = (mixer.model_dump(exclude=set(OF_ALL)) for mixer in self.mixers)
-        return tuple(
-            type(mixer).model_validate(fields | {"width": self.width, "positions": "none"})
-            for mixer, fields in zip(self.mixers, own, strict=True)
-        )
+        return self.mixers
+
+
+def _wide(mixer: Any, width: Any) -> Any:
+    if isinstance(mixer, SequenceConfig):  # whose width is that of a stack it was in
+        return mixer.model_dump() | {"width": width}
+    mixer = {"name": mixer} if isinstance(mixer, str) else mixer
+    return {"width": width} | mixer if isinstance(mixer, dict) else mixer
