@@ -9,18 +9,28 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from torch import Tensor
 
 from mambacl.tasks.bank import ImageBank, load_bank
+from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 from mambacl.tasks.family import Family
 from mambacl.tasks.features import FeatureStatistics
-from mambacl.tasks.images_config import AugmentConfig, DatasetConfig, GlyphsConfig, ImageFamilyConfig, ImagesConfig
-from mambacl.tasks.pools import make_pool, make_pools
+from mambacl.tasks.images_config import (
+    AugmentConfig,
+    DatasetConfig,
+    GlyphsConfig,
+    ImageFamilyConfig,
+    ImagesConfig,
+    VectorAugmentConfig,
+)
+from mambacl.tasks.pools import Pool, make_pool, make_pools
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn
 from mambacl.tasks.transforms import affine, background, turn
+from mambacl.tasks.vectors import augmented, mixed
 
 
 class ImageFamily(Family):
@@ -35,6 +45,8 @@ class ImageFamily(Family):
         self.bank = bank
         self.target = TARGETS[config.target]
         self.pools = make_pools(bank, config)
+        if config.augment_vectors and config.augment_vectors.mix and len(self.pools["meta_train"].classes) < 2:
+            raise ConfigError("task.augment_vectors.mix: needs two classes, meta_train has one")
         # Digest of what decides an episode besides its size: images, classes of each split, seed, target, stream.
         digest = hashlib.sha256(f"{bank.digest} {config.seed}{self.variant}".encode())
         for split in SPLITS:
@@ -84,7 +96,7 @@ class ImageFamily(Family):
         return [f"{pool.names[c]} ({pool.count[c]})" for c in small[np.argsort(pool.count[small], kind="stable")]]
 
     def unaugmented(self) -> Self:
-        return self._with(config=self.config.model_copy(update={"augment": None}))
+        return self._with(config=self.config.model_copy(update={"augment": None, "augment_vectors": None}))
 
     def in_domains(self, split: Split, domains: Sequence[str]) -> Self:
         least = self.config.shot_range[1] + self.config.queries
@@ -97,6 +109,9 @@ class ImageFamily(Family):
     def _augment(self, split: Split) -> AugmentConfig | None:
         return self.config.augment if split == "meta_train" and self.spec.input == "image" else None
 
+    def _augment_vectors(self, split: Split) -> VectorAugmentConfig | None:
+        return self.config.augment_vectors if split == "meta_train" and self.spec.input == "vector" else None
+
     def _quarters(self, split: Split) -> bool:
         augment = self._augment(split)
         return augment is not None and augment.turns and not self.target.turned
@@ -106,7 +121,9 @@ class ImageFamily(Family):
         layout = lay_out(config, split, indices)
         draws = [self._draw(split, index) | self.target.draw(config, split, index) for index in indices]
         drawn = {name: layout.pick(np.stack([draw[name] for draw in draws])) for name in draws[0]}
-        x, y = self.target.examples(self._pixels(split, drawn), drawn)
+        x, y = self.target.examples(self._examples(split, drawn), drawn)
+        if changes := self._augment_vectors(split):
+            x = augmented(x, changes, config.seed, split, indices)
         return self.assemble(layout, x, y, split, indices)
 
     def asked_classes(self, split: Split, indices: Sequence[int]) -> np.ndarray:
@@ -125,23 +142,41 @@ class ImageFamily(Family):
         chosen = first(rng.random(turns * len(pool.classes)), G)
         code = first(rng.random(config.codes), config.streamed)
         chosen_class = chosen % len(pool.classes)
-        count = pool.count[chosen_class]
-        keys = rng.random((G, count.max()))
-        keys[np.arange(count.max()) >= count[:, None]] = np.inf
-        image = pool.image[pool.start[chosen_class][:, None] + first(keys, R)]
+        image = self._images(pool, chosen_class, R, rng)
         codes = np.concatenate([code, np.full(config.stream.open_set, -1)])
         drawn = {"image": image.ravel(), "code": codes.repeat(R), "quarters": (chosen // len(pool.classes)).repeat(R)}
         drawn["class"] = pool.classes[chosen_class].repeat(R)
+        if (changes := self._augment_vectors(split)) and changes.mix:
+            # Classes of which a share is mixed into the drawn ones, and as many images of each.
+            other = (chosen_class + rng.integers(1, len(pool.classes), G)) % len(pool.classes)
+            drawn["other"] = self._images(pool, other, R, rng).ravel()
+            drawn["share"] = rng.uniform(0, changes.mix, G).repeat(R)
         if augment:
             strength = [augment.degrees, augment.shift, augment.shift, augment.scale]
             drawn["change"] = rng.uniform(-1, 1, (G * R, 4)) * strength
         return drawn
 
-    def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
+    def _images(self, pool: Pool, classes: np.ndarray, count: int, rng: Generator) -> np.ndarray:
+        """So many images of each of the classes, drawn without replacement."""
+        images = pool.count[classes]
+        keys = rng.random((len(classes), images.max()))
+        keys[np.arange(images.max()) >= images[:, None]] = np.inf
+        return pool.image[pool.start[classes][:, None] + first(keys, count)]
+
+    def _examples(self, split: Split, drawn: Drawn) -> Tensor:
         """The images (B, N, channels, height, width), turned and changed as they were drawn; or their features (B, N, F)."""
+        if self.spec.input == "image":
+            return self._pixels(split, drawn)
+        x = self._features(drawn["image"])
+        if "other" in drawn:
+            x = mixed(x, self._features(drawn["other"]), torch.from_numpy(drawn["share"]))
+        return x
+
+    def _features(self, image: np.ndarray) -> Tensor:
+        return self.bank.images.index_select(0, torch.from_numpy(image.ravel())).float().unflatten(0, image.shape)
+
+    def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
         pixels = self.bank.images.index_select(0, torch.from_numpy(drawn["image"].ravel()))
-        if self.spec.input == "vector":
-            return pixels.float().unflatten(0, drawn["image"].shape)
         if self._quarters(split):
             pixels = turn(pixels, torch.from_numpy(drawn["quarters"].ravel()))
         change = drawn.get("change")

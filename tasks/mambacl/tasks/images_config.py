@@ -21,6 +21,20 @@ class AugmentConfig(Config):
     """Largest change of size: 0.15 is between 85 % and 115 %."""
 
 
+class VectorAugmentConfig(Config):
+    """Seeded changes of meta-train vectors, anew for each episode, so that learners learn to compare and not the classes; meta-val
+    and meta-test are never augmented."""
+
+    bases: bool = True
+    """Turn the vectors of an episode into an orthogonal basis of its own."""
+    mix: Annotated[float, Field(ge=0, le=0.5)] = 0.5
+    """Make each class of an episode of two: its vectors hold up to this share of those of another class."""
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the dimensions that an episode goes without."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Noise on each vector, in standard deviations of each dimension over the episode."""
+
+
 class FrozenConfig(Config):
     """A pretrained encoder that is not trained: learners read its features of the images as vectors."""
 
@@ -55,6 +69,8 @@ class ImageFamilyConfig(TargetConfig):
     meta-confirm, and test_domains keep them apart."""
     encoder: FrozenConfig | None = None
     """Frozen encoder whose features take the images' place."""
+    augment_vectors: VectorAugmentConfig | None = None
+    """Augmentation of meta-train features; by default none."""
 
     @model_validator(mode="after")
     def _domains_apart(self) -> Self:
@@ -63,6 +79,12 @@ class ImageFamilyConfig(TargetConfig):
             raise ValueError(f"{field} needs test_domains")
         if shared := set(self.test_domains) & set(self.val_domains):
             raise ValueError(f"val_domains and test_domains share {', '.join(sorted(shared))}")
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_to_augment(self) -> Self:
+        if self.augment_vectors and not self.encoder:
+            raise ValueError("augment_vectors: changes the features of an encoder; set encoder, or leave it out")
         return self
 
     @model_validator(mode="after")

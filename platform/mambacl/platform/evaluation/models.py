@@ -64,7 +64,13 @@ def common_task(
         # Models that were trained on more and fewer classes or images of the same data meet the same meta-test episodes.
         if (
             not one
-            and len({task.model_dump_json(exclude={"train_classes", "train_images", "augment"}) for task in tasks}) > 1
+            and len(
+                {
+                    task.model_dump_json(exclude={"train_classes", "train_images", "augment", "augment_vectors"})
+                    for task in tasks
+                }
+            )
+            > 1
         ):
             raise ConfigError(
                 "models: they were trained on different task families and share no episodes; --on EXPERIMENT names one for all"
