@@ -5,6 +5,7 @@ Shapes: B episodes, N examples of each, G classes drawn, R images drawn of each.
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -25,12 +26,16 @@ from mambacl.tasks.images_config import (
     ImagesConfig,
     VectorAugmentConfig,
 )
+from mambacl.tasks.preparation import Preparation
 from mambacl.tasks.pools import Pool, make_pool, make_pools
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn
 from mambacl.tasks.transforms import affine, background, turn
 from mambacl.tasks.vectors import augmented, mixed
+
+FITTED = 100_000
+"""Most images that a preparation is fitted on."""
 
 
 class ImageFamily(Family):
@@ -47,13 +52,20 @@ class ImageFamily(Family):
         self.pools = make_pools(bank, config)
         if config.augment_vectors and config.augment_vectors.mix and len(self.pools["meta_train"].classes) < 2:
             raise ConfigError("task.augment_vectors.mix: needs two classes, meta_train has one")
+        self.preparation = self._fitted() if config.prepare else None
         # Digest of what decides an episode besides its size: images, classes of each split, seed, target, stream.
         digest = hashlib.sha256(f"{bank.digest} {config.seed}{self.variant}".encode())
         for split in SPLITS:
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
             if config.test_domains or config.train_images is not None:
                 digest.update(self.pools[split].image.data)
-        shape, size = self.target.sizes(config, tuple(bank.images.shape[1:]))
+        if config.prepare:
+            digest.update(config.prepare.model_dump_json(exclude={"fitted"}).encode())
+        if self.preparation and config.prepare.fitted:
+            digest.update(self.preparation.digest.encode())
+        held = tuple(bank.images.shape[1:])
+        prepared = tuple(self.preparation.matrix.shape[1:]) if self.preparation else held
+        shape, size = self.target.sizes(config, prepared)
         self.spec = Spec(
             input="image" if bank.images.dtype == torch.uint8 else "vector",
             shape=shape,
@@ -173,7 +185,20 @@ class ImageFamily(Family):
         return x
 
     def _features(self, image: np.ndarray) -> Tensor:
-        return self.bank.images.index_select(0, torch.from_numpy(image.ravel())).float().unflatten(0, image.shape)
+        x = self.bank.images.index_select(0, torch.from_numpy(image.ravel())).float().unflatten(0, image.shape)
+        return self.preparation(x) if self.preparation else x
+
+    def _fitted(self) -> Preparation:
+        """The preparation that the config names, or that of meta-train's features. Raises ConfigError where they do not fit."""
+        prepare = self.config.prepare
+        assert prepare is not None
+        if prepare.fitted:
+            found, width = Preparation.load(Path(prepare.fitted)), self.bank.images.shape[1]
+            if len(found.mean) != width:
+                raise ConfigError(f"task.prepare.fitted: is for {len(found.mean)} numbers, features have {width}")
+            return found
+        image = self.pools["meta_train"].image
+        return Preparation.fit(self.bank.images[torch.from_numpy(image[:: -(-len(image) // FITTED)])], prepare)
 
     def _pixels(self, split: Split, drawn: Drawn) -> Tensor:
         pixels = self.bank.images.index_select(0, torch.from_numpy(drawn["image"].ravel()))

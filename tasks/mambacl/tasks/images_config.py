@@ -35,6 +35,28 @@ class VectorAugmentConfig(Config):
     """Noise on each vector, in standard deviations of each dimension over the episode."""
 
 
+class PrepareConfig(Config):
+    """What is done to features before anything reads them, fitted on the images of meta-train alone."""
+
+    center: bool = True
+    """Take the mean away."""
+    unit: bool = False
+    """Bring every vector to the same length, after that."""
+    axes: Literal["same", "standard", "pca", "whitened", "zca"] = "same"
+    """Leave the dimensions as they are; bring each to variance 1; take principal components, as they are or at variance 1; or these
+    turned back to the old dimensions."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Principal components that are kept; by default all."""
+    fitted: str | None = None
+    """File of a preparation that was fitted before, such as a run's preparation.safetensors; by default it is fitted."""
+
+    @model_validator(mode="after")
+    def _of_components(self) -> Self:
+        if self.dimensions and self.axes not in ("pca", "whitened", "zca"):
+            raise ValueError(f"dimensions: axes {self.axes!r} keeps all; needs pca, whitened or zca")
+        return self
+
+
 class FrozenConfig(Config):
     """A pretrained encoder that is not trained: learners read its features of the images as vectors."""
 
@@ -69,6 +91,8 @@ class ImageFamilyConfig(TargetConfig):
     meta-confirm, and test_domains keep them apart."""
     encoder: FrozenConfig | None = None
     """Frozen encoder whose features take the images' place."""
+    prepare: PrepareConfig | None = None
+    """Preparation of the features; by default none."""
     augment_vectors: VectorAugmentConfig | None = None
     """Augmentation of meta-train features; by default none."""
 
@@ -82,9 +106,10 @@ class ImageFamilyConfig(TargetConfig):
         return self
 
     @model_validator(mode="after")
-    def _vectors_to_augment(self) -> Self:
-        if self.augment_vectors and not self.encoder:
-            raise ValueError("augment_vectors: changes the features of an encoder; set encoder, or leave it out")
+    def _features_there(self) -> Self:
+        for field in ("prepare", "augment_vectors"):
+            if getattr(self, field) and not self.encoder:
+                raise ValueError(f"{field}: is of an encoder's features; set encoder, or leave it out")
         return self
 
     @model_validator(mode="after")
