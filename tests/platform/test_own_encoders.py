@@ -44,9 +44,12 @@ def trained(tmp_path_factory):
     return run(config, root / "own")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAMBACL_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """For all tests here: features are computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAMBACL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def reader(trained, **task):
@@ -92,7 +95,7 @@ def test_an_encoder_that_met_classes_of_meta_test_is_refused(trained):
 
 
 def test_mistakes_are_one_line(trained, tmp_path):
-    with pytest.raises(ConfigError, match="task.encoder.weights: belongs to a library's encoder"):
+    with pytest.raises(ConfigError, match=r"^task.encoder.weights: belongs to a library's encoder"):
         reader(trained, encoder={"frozen": str(trained), "weights": "x.safetensors"})
     with pytest.raises(ConfigError, match="is no checkpoint or run folder"):
         reader(trained, encoder={"frozen": str(tmp_path)})
