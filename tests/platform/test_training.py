@@ -367,3 +367,17 @@ def test_performer_features_are_drawn_anew_by_step_alone(tmp_path):
     directions = [name for name in first if name.endswith("directions")]
     assert not torch.equal(first[directions[0]], weights(tmp_path / "whole")[directions[0]])
     assert not torch.equal(first[directions[0]], first[directions[1]])
+
+
+def test_codes_are_ordered_in_a_share_of_each_batch_until_a_step():
+    ordered = {"share": 0.5, "until": 10}
+    task = {"name": "glyphs", "tasks": 3, "shots": 2, "queries": 1, "vocabulary": 8}
+    experiment = config(train__ordered_codes=ordered).model_copy(
+        update={"task": parse(ExperimentConfig, {"name": "x", "task": task}).task}
+    )
+    family = build_family(experiment.task)
+    stepper = Stepper(build_learner(experiment.learner, family.spec), None, experiment, Worker())
+    drawn = family.episodes("meta_train", range(8, 12))
+    for step, whose in ((0, [True, True, False, False]), (9, [True, True, False, False]), (10, [False] * 4)):
+        episode = stepper._coded(drawn, step)
+        assert (episode.support_y == episode.support_task).all(1).tolist() == whose

@@ -235,3 +235,29 @@ def test_codes_count_as_seen_from_their_first_example_on(build):
     seen = torch.isfinite(seen_only(torch.zeros(20, K * Q, 12), episode))
     assert torch.equal(seen.sum(-1), episode.query_after // S + 1)
     assert seen.gather(2, episode.query_y.unsqueeze(-1)).all(), "an answer has always been seen"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {},
+        {"order": "shuffled"},
+        {"label_noise": 0.2},
+        {"open_set": 1, "distractors": 1},
+        {"query_after": "own_task_or_later"},
+    ],
+)
+def test_ordered_codes_are_the_tasks_numbers(stream):
+    family = tasks.build({"name": "glyphs", "tasks": 4, "shots": 6, "queries": 2, "vocabulary": 9, "stream": stream})
+    drawn = family.episodes("meta_train", range(16))
+    which = torch.arange(16) % 2 == 0
+    ordered = drawn.with_ordered_codes(which)
+    assert torch.equal(ordered.support_y[~which], drawn.support_y[~which])
+    asked = ordered.query_task >= 0
+    assert torch.equal(ordered.query_y[which][asked[which]], ordered.query_task[which][asked[which]])
+    assert (ordered.query_y[~asked] == -1).all()
+    right = ordered.support_y[which] == ordered.support_task[which]
+    assert right.all() if "label_noise" not in stream else 0.6 < right.double().mean() < 0.95
+    # Who bore the same label still does.
+    for before, after in ((drawn.support_y, ordered.support_y), (drawn.query_y, ordered.query_y)):
+        assert torch.equal(before.unsqueeze(1) == before.unsqueeze(2), after.unsqueeze(1) == after.unsqueeze(2))

@@ -35,6 +35,16 @@ class StageConfig(Config):
     """When queries are asked; default: as in the task family's stream."""
 
 
+class OrderedCodesConfig(Config):
+    """Episodes in which label codes are not drawn: the k-th task of the stream has code k. GPICL keeps one assignment of labels for a
+    share of each batch, against the plateau at the start of meta-training (Kirsch et al., 2022)."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Of the episodes of a batch."""
+    until: Annotated[int, Field(ge=1)]
+    """Step at which all codes are drawn."""
+
+
 class TrainConfig(Config):
     """How a learner is meta-trained."""
 
@@ -69,6 +79,8 @@ class TrainConfig(Config):
     fixed size."""
     codes: Literal["all", "seen"] = "all"
     """Label codes that compete in the training loss: all V, or those of the stream."""
+    ordered_codes: OrderedCodesConfig | None = None
+    """Start with episodes in which label codes are not drawn; by default they always are."""
     evaluate_every: Annotated[int, Field(ge=1)] = 100
     """Steps between evaluations on meta-val; each is also a checkpoint."""
     evaluate_episodes: Annotated[int, Field(ge=1)] = 64

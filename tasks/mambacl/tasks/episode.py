@@ -85,6 +85,23 @@ class Episode:
         }
         return dataclasses.replace(self, **parts)
 
+    def with_ordered_codes(self, which: Tensor) -> Self:
+        """The same episodes, but that in those for which `which` (B,) is true the k-th task of the stream has code k."""
+        if self.objective != "classification":
+            return self
+        # The task of a code is that of most of its examples: some may bear a wrong label.
+        tasks = int(self.support_task.max()) + 1
+        pairs = torch.zeros(len(which), (int(self.support_y.max()) + 1) * tasks, device=which.device)
+        pairs.scatter_add_(
+            1, self.support_y * tasks + self.support_task, torch.ones_like(self.support_y, dtype=pairs.dtype)
+        )
+        order = pairs.unflatten(1, (-1, tasks)).argmax(-1)
+        ordered = {
+            name: torch.where(which.unsqueeze(1) & (codes >= 0), order.gather(1, codes.clamp(min=0)), codes)
+            for name, codes in (("support_y", self.support_y), ("query_y", self.query_y))
+        }
+        return dataclasses.replace(self, **ordered)
+
     @property
     def tasks(self) -> int:
         """K, the number of tasks in each stream."""

@@ -55,7 +55,7 @@ class Stepper:
         for part in range(self.parts):
             last = part == self.parts - 1
             numbers = own[part :: self.parts]
-            episode = episodes(numbers).to(worker.device)
+            episode = self._coded(episodes(numbers), step).to(worker.device)
             state = None
             if passing:
                 before = range(numbers.start + PREFIX, numbers.stop + PREFIX, numbers.step)
@@ -69,6 +69,15 @@ class Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return torch.cat([sums, counts])
+
+    def _coded(self, episode: Episode, step: int) -> Episode:
+        """The episodes with the label codes that this step gives them."""
+        ordered = self.config.train.ordered_codes
+        if ordered is None or step >= ordered.until:
+            return episode
+        return episode.with_ordered_codes(
+            episode.index % self.config.train.batch < ordered.share * self.config.train.batch
+        )
 
     @torch.no_grad()
     def _state_after(self, episode: Episode) -> State:
