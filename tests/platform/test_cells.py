@@ -54,7 +54,11 @@ def test_a_name_depends_on_the_numbers_and_not_on_labels():
     [
         {"vocabulary": 7}, {"vocabulary": None}, {"augment": None}, {"augment": {"turns": False}}, {"by_script": True}, {"seed": 1},
         {"target": "rotation"}, {"stream": {"uneven": 0.5}}, {"noise": {"site": "pixel"}}, {"train_classes": 50}, {"train_images": 6},
-        {"drop_small_classes": True}, {"tasks": 2}, {"shots": 1}, {"queries": 1}, {"class_disjoint": False, "test_domains": ["Sans", "Serif", "SansMono", "Sans-Bold"], "val_domains": ["Serif-Bold", "SansMono-Bold", "Sans-Oblique", "Serif-Italic"]},
+        {"drop_small_classes": True}, {"tasks": 2}, {"shots": 1}, {"queries": 1}, 
+        {
+            "class_disjoint": False, "test_domains": ["Sans", "Serif", "SansMono", "Sans-Bold"],
+            "val_domains": ["Serif-Bold", "SansMono-Bold", "Sans-Oblique", "Serif-Italic"],
+        },
     ],
     ids=str,
 )  # fmt: skip
