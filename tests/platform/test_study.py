@@ -138,6 +138,8 @@ def test_another_study_of_the_same_name_is_refused(studied):
         ),
         ({"experiments": {"a": {"learner.width": 3}}}, "experiments.a: base: missing"),
         ({"experiments": {"a": {"base": "quickstrat"}}}, "did you mean 'quickstart'"),
+        ({"experiments": {}}, "^experiments: must have at least 1, got 0$"),
+        ({"seeds": []}, "^seeds: must have at least 1, got 0$"),
     ],
 )
 def test_mistakes_name_the_experiment(change, line):
