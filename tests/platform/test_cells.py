@@ -48,6 +48,30 @@ def test_a_name_depends_on_the_numbers_and_not_on_labels():
     assert len({other.name for other in [cell, *others]}) == 9
 
 
+@pytest.mark.parametrize("split", ["meta_train", "meta_test"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocabulary": 7}, {"vocabulary": None}, {"augment": None}, {"augment": {"turns": False}}, {"by_script": True}, {"seed": 1},
+        {"target": "rotation"}, {"stream": {"uneven": 0.5}}, {"noise": {"site": "pixel"}}, {"train_classes": 50}, {"train_images": 6},
+        {"drop_small_classes": True}, {"tasks": 2}, {"shots": 1}, {"queries": 1}, 
+        {
+            "class_disjoint": False, "test_domains": ["Sans", "Serif", "SansMono", "Sans-Bold"],
+            "val_domains": ["Serif-Bold", "SansMono-Bold", "Sans-Oblique", "Serif-Italic"],
+        },
+    ],
+    ids=str,
+)  # fmt: skip
+def test_of_two_families_that_name_a_cell_alike_the_episodes_are_the_same(change, split):
+    """Or else a reference's result on the one would be taken for that on the other."""
+    task = parse(GlyphsConfig, TASK.model_dump(exclude_unset=True) | change)
+    own, other = cells(2, split=split)[0], cells(2, task=task, split=split)[0]
+    if own.name == other.name:
+        mine, its = (next(cell.batches(cell.point.of(built_family(cell.task)))) for cell in (own, other))
+        for field in ("support_x", "support_y", "query_x", "query_y"):
+            assert torch.equal(getattr(mine, field), getattr(its, field)), field
+
+
 def test_an_episode_has_the_same_score_in_any_cell():
     whole = compute(cells(8)[0])
     parts = pd.concat(

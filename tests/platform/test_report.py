@@ -117,14 +117,14 @@ def test_labels_reasons_and_questions_are_text(copy, weighed):
     """What users and errors wrote is shown as they wrote it; what failed and was not run is named with its reason."""
     assert "Does &lt;b&gt;pulling&lt;/b&gt; associations help &amp; whom?" in (weighed / "report.html").read_text()
     summary = json.loads((copy / "results.json").read_text())
-    summary["failed"] = {"letters.mamba,weight=0.1": "loss is <nan> & more"}
+    summary["failed"] = {"letters.mamba,weight=0,seed=1": "loss is <nan> & more"}
     summary["not_run"] = {"letters/shift": "shift needs <i>domains</i>"}
     (copy / "results.json").write_text(json.dumps(summary))
     table = copy / "results" / "letters" / "standard" / "positions.csv"
     table.write_text(table.read_text().replace("nearest_mean", "<u>nearest & mean</u>"))
     report(str(copy), StorageConfig())
     page = (copy / "report.html").read_text()
-    assert "training letters.mamba,weight=0.1</strong> failed: loss is &lt;nan&gt; &amp; more" in page
+    assert "training letters.mamba,weight=0,seed=1</strong> failed: loss is &lt;nan&gt; &amp; more" in page
     assert "suite letters/shift</strong> not run: shift needs &lt;i&gt;domains&lt;/i&gt;" in page
     assert "&lt;u&gt;nearest &amp; mean&lt;/u&gt;" in page
     assert not {"b", "i", "u", "nan"} & {tag for tag, _ in Tags(page).found}

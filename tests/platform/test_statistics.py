@@ -119,7 +119,7 @@ def test_intervals_hold_their_score_and_stay_where_values_can_be(values, classes
     assert found.classes == len(set(classes))
     zero = paired_difference(sample, sample)
     assert zero.score == 0
-    assert zero.low <= 0 <= zero.high
+    assert -1 <= zero.low <= 0 <= zero.high <= 1
 
 
 def test_seeds_that_differ_widen_the_interval():

@@ -51,17 +51,17 @@ def studied(tmp_path_factory):
     with (root / "first.log").open("w") as log:
         driver = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 300
-        while not ((first := records.read(folder / "prototypes.0")) and first.status == "FINISHED"):
+        while not ((first := records.read(folder / "prototypes,seed=0")) and first.status == "FINISHED"):
             assert driver.poll() is None, (root / "first.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-    before = checkpoint.newest(folder / "prototypes.0")
+    before = checkpoint.newest(folder / "prototypes,seed=0")
     assert before.progress.stopped == "all steps done"
     second = subprocess.run([*line, "--json"], capture_output=True, text=True, timeout=500)
     assert second.returncode == 0, second.stdout + second.stderr
-    again = checkpoint.newest(folder / "prototypes.0")
+    again = checkpoint.newest(folder / "prototypes,seed=0")
     assert again.progress == before.progress, "what is trained is not trained again"
     return folder, json.loads(second.stdout.splitlines()[-1])
 
@@ -87,11 +87,11 @@ def test_all_stand_in_one_table_with_what_they_cost(studied):
 
 def test_one_that_diverges_is_named_and_ends_nothing(studied):
     folder, result = studied
-    assert result["failed"].keys() == {"diverging.0"}
-    assert "loss is" in result["failed"]["diverging.0"]
-    assert records.read(folder / "diverging.0").status == "FAILED"
+    assert result["failed"].keys() == {"diverging,seed=0"}
+    assert "loss is" in result["failed"]["diverging,seed=0"]
+    assert records.read(folder / "diverging,seed=0").status == "FAILED"
     page = (folder / "report.html").read_text()
-    assert "training diverging.0" in page
+    assert "training diverging,seed=0" in page
     assert "loss is" in page
 
 
@@ -106,13 +106,13 @@ def test_runs_stand_under_their_study_in_mlflow(studied):
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {
         "curves.png", "scores.png", "pareto.png", "table.csv", "report.html",
     }  # fmt: skip
-    mixture = next(run for run in children if run.data.tags["mambacl.folder"] == str(folder / "mamba.0"))
+    mixture = next(run for run in children if run.data.tags["mambacl.folder"] == str(folder / "mamba,seed=0"))
     assert "expert_use.png" in {file.path for file in client.list_artifacts(mixture.info.run_id)}
 
 
 def test_the_use_of_experts_is_kept_by_layer_and_task(studied):
     folder, _ = studied
-    use = checkpoint.newest(folder / "mamba.0").progress.expert_use
+    use = checkpoint.newest(folder / "mamba,seed=0").progress.expert_use
     assert (len(use), len(use[0]), len(use[0][0])) == (2, 3, 3)
     assert all(sum(shares) == pytest.approx(1) for layer in use for shares in layer)
 
@@ -138,6 +138,8 @@ def test_another_study_of_the_same_name_is_refused(studied):
         ),
         ({"experiments": {"a": {"learner.width": 3}}}, "experiments.a: base: missing"),
         ({"experiments": {"a": {"base": "quickstrat"}}}, "did you mean 'quickstart'"),
+        ({"experiments": {}}, "^experiments: must have at least 1, got 0$"),
+        ({"seeds": []}, "^seeds: must have at least 1, got 0$"),
     ],
 )
 def test_mistakes_name_the_experiment(change, line):

@@ -51,6 +51,8 @@ def _line(detail: ErrorDetails, kind: Any, where: str) -> str:
         return f"{field}.name: missing"
     if detail["type"] == "missing":
         return f"{field}: missing"
+    if detail["type"] == "too_short":
+        return f"{field}: must have at least {detail['ctx']['min_length']}, got {detail['ctx']['actual_length']}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return (
         f"{field}: {message}"

@@ -21,6 +21,7 @@ from mambacl.platform.machine import device, subnormals_as_zero
 from mambacl.tasks.config import Config, ConfigError
 from mambacl.tasks.episode import Episode
 from mambacl.tasks.family import Family
+from mambacl.tasks.images_config import ImageFamilyConfig
 from mambacl.tasks.registry import TaskConfig
 
 EPISODES = 64
@@ -58,6 +59,10 @@ class Cell(Config):
             "point": self.point.identity,
             "episodes": [self.start, self.stop],
         }
+        if self.task.output == "classification":
+            content["codes"] = self.task.codes  # of which those of an episode are drawn, before its images
+        if self.point.split == "meta_train" and self.point.augmented and isinstance(self.task, ImageFamilyConfig):
+            content["augment"] = self.task.model_dump(mode="json", include={"augment"})
         content |= self.model_dump(mode="json", include={"settings", "machine"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -30,8 +30,8 @@ DPI = 150
 def styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Colour, line and marker of each contestant, in their order.
 
-    The colour is the learner's, with another line for every eight learners; variants of one learner have other markers, and
-    so have references. rows: contestant, learner, trained.
+    The colour is the learner's, with another line for every eight learners; variants of one learner have other lines and markers,
+    and so have references. rows: contestant, learner, trained.
     """
     kinds = rows.drop_duplicates("contestant")
     turns: Counter[str] = Counter()
@@ -41,7 +41,7 @@ def styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
         number = LEARNERS.index(learner) if trained else 0
         chosen[label] = {
             "color": PALETTE[number % len(PALETTE)] if trained else REFERENCE,
-            "linestyle": LINES[(number // len(PALETTE) if trained else turns[kind]) % len(LINES)],
+            "linestyle": LINES[(number // len(PALETTE) + turns[kind]) % len(LINES)],
             "marker": MARKERS[turns[kind] % len(MARKERS)],
         }
         turns[kind] += 1

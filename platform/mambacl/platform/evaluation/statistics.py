@@ -129,25 +129,35 @@ def together(parts: Sequence[Part]) -> Part:
 def interval(sample: Sample) -> Interval:
     """Interval of the mean of a sample; within 0 to 1, or at least 0, where all values are."""
     found = _interval(sample.score, [seeds_part(sample), items_part(sample)], sample)
-    lowest, highest = sample.values.min(), sample.values.max()
-    return dataclasses.replace(
-        found,
-        low=max(0.0, found.low) if lowest >= 0 else found.low,
-        high=min(1.0, found.high) if lowest >= 0 and highest <= 1 else found.high,
-    )
+    return _clipped(found, 0.0 if sample.values.min() >= 0 else -math.inf, 1.0 if _are_shares(sample) else math.inf)
 
 
 def paired_difference(ours: Sample, theirs: Sample) -> Interval:
-    """Interval of the mean difference of two contestants on the same episodes in the same order, whose seeds are their own."""
+    """Interval of the mean difference of two contestants on the same episodes in the same order, whose seeds are their own;
+    within -1 to 1 where all values are within 0 to 1."""
     parts = [together([seeds_part(ours), seeds_part(theirs)]), difference_part(ours, theirs)]
-    return _interval(ours.score - theirs.score, parts, ours)
+    return _between(_interval(ours.score - theirs.score, parts, ours), ours, theirs)
 
 
 def gap(known: Sample, new: Sample) -> Interval:
-    """Interval of the mean difference of one contestant, with the same seeds, on other episodes and classes."""
+    """Interval of the mean difference of one contestant, with the same seeds, on other episodes and classes; within -1 to 1 where
+    all values are within 0 to 1."""
     differences = Sample.of(known.by_seed[:, None] - new.by_seed[:, None])
     parts = [seeds_part(differences), items_part(known), items_part(new)]
-    return _interval(differences.score, parts, new)
+    return _between(_interval(differences.score, parts, new), known, new)
+
+
+def _between(found: Interval, one: Sample, other: Sample) -> Interval:
+    return _clipped(found, -1.0, 1.0) if _are_shares(one) and _are_shares(other) else found
+
+
+def _clipped(found: Interval, low: float, high: float) -> Interval:
+    """The interval within what its score can be."""
+    return dataclasses.replace(found, low=max(low, found.low), high=min(high, found.high))
+
+
+def _are_shares(sample: Sample) -> bool:
+    return bool(sample.values.min() >= 0 and sample.values.max() <= 1)
 
 
 def places(samples: Mapping[str, Sample], higher_is_better: bool) -> dict[str, tuple[int, int]]:

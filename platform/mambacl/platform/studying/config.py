@@ -125,7 +125,7 @@ class Entry:
     @property
     def path(self) -> str:
         """Its folder within the study's, by which progress names it."""
-        return f"{self.group.replace('/', '.').replace(' ', ',')}.{self.seed}"
+        return f"{self.group.replace('/', '.').replace(' ', ',')},seed={self.seed}"
 
     @property
     def model_name(self) -> str:

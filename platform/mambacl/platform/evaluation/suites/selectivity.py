@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mambacl.tasks.family import Family
 
 NOTE = (
-    "A layer's map alone does not explain accuracy: what it reads was mixed by the layers before it, and learners\n"
-    "that were trained without regularisation reach 90 % with a tenth of the last layer's weight on the own class."
+    "A layer's map alone does not explain accuracy: what it reads was mixed by the layers before it,\n"
+    "so that a learner may be right with little of a layer's weight on the own class."
 )
 """Stands above all maps."""
 
