@@ -62,7 +62,7 @@ class Cell(Config):
         if self.task.output == "classification":
             content["codes"] = self.task.codes  # of which those of an episode are drawn, before its images
         if self.point.split == "meta_train" and self.point.augmented and isinstance(self.task, ImageFamilyConfig):
-            content["augment"] = self.task.model_dump(mode="json", include={"augment"})
+            content["augment"] = self.task.model_dump(mode="json", include={"augment", "augment_vectors"})
         content |= self.model_dump(mode="json", include={"settings", "machine"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
