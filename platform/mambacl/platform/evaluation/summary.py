@@ -109,15 +109,22 @@ def _tell_chosen(summary: dict[str, Any]) -> None:
 
 
 def show_points(scores: pd.DataFrame, contestants: Sequence[str], axes: Sequence[str], about: About) -> None:
-    """A line a point, a column a contestant. scores: as of `score_table`."""
-    lines = []
-    for point in points_of(scores, axes):
-        by_label = where(scores, **point).set_index("contestant").to_dict("index")
-        cells = [
-            shown(by_label.get(label, {}), "score", "low", "high", about.higher_is_better) for label in contestants
+    """A line a point, a column a contestant, as many tables as it takes for their width. scores: as of `score_table`."""
+    points = points_of(scores, axes)
+    rows = [where(scores, **point).set_index("contestant").to_dict("index") for point in points]
+    columns = {
+        label: [shown(row.get(label, {}), "score", "low", "high", about.higher_is_better) for row in rows]
+        for label in contestants
+    }
+    widest = 1 + max(len(text) for label, cells in columns.items() for text in (label, *cells))
+    at_once = max(1, (console.width - sum(len(axis) + 3 for axis in axes)) // widest)
+    for first in range(0, len(contestants), at_once):
+        some = list(contestants)[first : first + at_once]
+        lines = [
+            [*(str(place) for place in point.values()), *(columns[label][number] for label in some)]
+            for number, point in enumerate(points)
         ]
-        lines.append([*(str(place) for place in point.values()), *cells])
-    table("", [*axes, *contestants], lines)
+        table("", [*axes, *some], lines)
 
 
 def show_table(name: str, found: pd.DataFrame) -> None:
