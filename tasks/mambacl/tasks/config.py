@@ -52,7 +52,8 @@ def _line(detail: ErrorDetails, kind: Any, where: str) -> str:
     if detail["type"] == "missing":
         return f"{field}: missing"
     if detail["type"] == "too_short":
-        return f"{field}: must have at least {detail['ctx']['min_length']}, got {detail['ctx']['actual_length']}"
+        counts = detail.get("ctx", {})
+        return f"{field}: must have at least {counts['min_length']}, got {counts['actual_length']}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return (
         f"{field}: {message}"

@@ -59,10 +59,10 @@ class ImageFamily(Family):
             digest.update(bank.start[self.classes[split]].astype(np.int64).data)
             if config.test_domains or config.train_images is not None:
                 digest.update(self.pools[split].image.data)
-        if config.prepare:
+        if config.prepare and self.preparation:
+            # What was fitted here hangs on the rest of the digest, but for its last bits.
             digest.update(config.prepare.model_dump_json(exclude={"fitted"}).encode())
-        if self.preparation and config.prepare.fitted:
-            digest.update(self.preparation.digest.encode())
+            digest.update(self.preparation.digest.encode() if config.prepare.fitted else b"")
         held = tuple(bank.images.shape[1:])
         prepared = tuple(self.preparation.matrix.shape[1:]) if self.preparation else held
         shape, size = self.target.sizes(config, prepared)

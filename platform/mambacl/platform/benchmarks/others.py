@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from mambacl.learners.learner import Output, State
 from mambacl.learners.mixers.attention import AttentionMixer
 from mambacl.learners.mixers.attention_config import AttentionConfig
-from mambacl.learners.mixers.mamba import MambaMixer
 from mambacl.learners.mixers.mixer import Trace
 from mambacl.learners.sequence import SequenceLearner
 from mambacl.tasks.episode import Episode
@@ -45,7 +44,9 @@ class QuadraticAttention(SequenceLearner):
     and itself. Answers as our attention does."""
 
     def __init__(self, ours: SequenceLearner, queries: int) -> None:
-        super().__init__(ours.config, ours.spec, lambda config: QuadraticMixer(config, queries))
+        super().__init__(ours.config, ours.spec)
+        for block in self._blocks:
+            block.mixer = QuadraticMixer(ours.config, queries)
         self.load_state_dict(ours.state_dict())
 
     def forward(self, episode: Episode, state: State | None = None, **options: Any) -> Output:
@@ -66,7 +67,7 @@ class TransformersMamba(SequenceLearner):
     """
 
     def __init__(self, ours: SequenceLearner) -> None:
-        super().__init__(ours.config, ours.spec, MambaMixer)
+        super().__init__(ours.config, ours.spec)
         self.load_state_dict(ours.state_dict())
         theirs, config = transformers_mamba(), ours.config
         sizes = theirs.MambaConfig(

@@ -50,7 +50,10 @@ def places(best: float, worst: float) -> str:
 def cell(value: Any) -> str:
     """A value as text, a missing one as nothing."""
     if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) and abs(value) > 1 else f"{value:.3g}"
+        if pd.isna(value):
+            return ""
+        whole = value == round(value) and abs(value) > 1
+        return f"{value:,.0f}" if whole or abs(value) >= 1000 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

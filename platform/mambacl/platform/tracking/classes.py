@@ -97,8 +97,11 @@ def met(own: Classes, asked: Classes, split: Split, among: Sequence[Split]) -> t
     if by is None:
         return {}, doubt
     marks = by(asked.splits[split])
-    known = {name: set().union(*by(own.splits[name])) for name in among if name in own.splits}
-    return {name: np.array([not mark.isdisjoint(its) for mark in marks]) for name, its in known.items()}, doubt
+    known: dict[Split, set] = {name: set().union(*by(own.splits[name])) for name in among if name in own.splits}
+    found: dict[Split, np.ndarray] = {
+        name: np.array([not mark.isdisjoint(its) for mark in marks]) for name, its in known.items()
+    }
+    return found, doubt
 
 
 def _comparison(own: Classes, asked: Classes) -> tuple[Marks | None, str]:
