@@ -16,6 +16,7 @@ from mambacl.learners.learner import Association, Learner, Output, State, attach
 from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixture import Mixture, balance_loss
 from mambacl.learners.sequence_config import SequenceConfig
+from mambacl.learners.similarity import start_by_similarity
 from mambacl.tasks.config import ConfigError
 from mambacl.tasks.episode import Episode, Spec
 
@@ -90,6 +91,12 @@ class SequenceLearner(Learner):
         # would flatten the features before any association has formed.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        if config.start == "similarity":
+            if not classes:
+                raise ConfigError(
+                    f"learner.start: 'similarity' needs label codes, the task is {spec.output}; allowed: random"
+                )
+            start_by_similarity(self, spec.size)
         parts = (config, *config.blocks)
         ways = [field for field in WAYS if any(hasattr(part, field) for part in parts)]
         if not self.joined and all(getattr(part, field, 0) in (0, "none") for part in parts for field in ways):

@@ -32,6 +32,10 @@ class StackConfig(LearnerBase):
     encoder: EncoderConfig | None = None
     """Turns an example into a vector; by default `cnn` for images and `mlp` for vectors."""
 
+    start: Literal["random", "similarity"] = "random"
+    """Fresh weights: random ones, or those with which it answers by the labels of similar examples, as class means or neighbours in the
+    features of its encoder do; meta-training then has no plateau to leave. For label codes, and learners whose mixers know it."""
+
     @property
     @abstractmethod
     def blocks(self) -> "tuple[SequenceConfig, ...]":
@@ -41,6 +45,8 @@ class StackConfig(LearnerBase):
 class SequenceConfig(StackConfig):
     """A stack of blocks that are all alike."""
 
+    similar: ClassVar[bool] = False
+    """Whether the mixer knows the start by similarity."""
     memory: ClassVar[tuple[str, ...]] = ("state_size",)
     layers: Annotated[int, Field(ge=1)] = 2
     """Number of blocks."""
@@ -54,6 +60,20 @@ class SequenceConfig(StackConfig):
     @property
     def blocks(self) -> "tuple[SequenceConfig, ...]":
         return (self,) * self.layers
+
+    @model_validator(mode="after")
+    def _similar(self) -> Self:
+        if self.start == "similarity":
+            if not self.similar:
+                raise ValueError(f"start: {self.name} does not know 'similarity'; allowed: random")
+            wanted = {"tokens": "interleaved", "query_conv": "query"} | (
+                {"conv_silu": False} if hasattr(self, "conv_silu") else {}
+            )
+            if wrong := [field for field, value in wanted.items() if getattr(self, field) != value]:
+                raise ValueError(f"start: 'similarity' needs {wrong[0]}: {str(wanted[wrong[0]]).lower()}")
+            if self.short_conv < 2:  # type: ignore[attr-defined]
+                raise ValueError("start: 'similarity' needs short_conv of at least 2")
+        return self
 
     @model_validator(mode="after")
     def _experts_fit(self) -> Self:

@@ -67,6 +67,10 @@ class Cnn(nn.Module):
         self.project = Linear(flat, width, bias=False)
         self.norm = RMSNorm(width)
 
+    def confine(self, features: int) -> None:
+        """Leave all but the first numbers of fresh vectors zero."""
+        nn.init.zeros_(self.project.weight[features:])
+
     def forward(self, x: Tensor) -> Tensor:
         x = as_float(x, self.project.weight.dtype).movedim(1, -1).contiguous()
         layers = list(self.convolutions)
@@ -87,6 +91,11 @@ class Mlp(nn.Module):
             before = width
         self.layers = nn.Sequential(*parts, Linear(before, width))
         self.norm = RMSNorm(width)
+
+    def confine(self, features: int) -> None:
+        """Leave all but the first numbers of fresh vectors zero."""
+        nn.init.zeros_(self.layers[-1].weight[features:])  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.layers(as_float(x, self.norm.weight.dtype).flatten(1)))

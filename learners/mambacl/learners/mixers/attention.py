@@ -3,14 +3,16 @@ D width.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mambacl.learners.cache import last
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.attention_config import AttentionConfig
-from mambacl.learners.mixers.mixer import Trace, start_alike
+from mambacl.learners.mixers.matrix import values_and_back
+from mambacl.learners.mixers.mixer import Trace, start_alike, start_conv
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.mixers.softmax import SoftmaxMixer
+from mambacl.learners.similarity import SHARPNESS, projection
 
 
 class AttentionMixer(SoftmaxMixer):
@@ -22,6 +24,23 @@ class AttentionMixer(SoftmaxMixer):
         self.conv = ShortConv(D, config) if config.short_conv else None
         start_alike(self.in_proj.weight[:D], self.in_proj.weight[D : 2 * D])
         start_alike(self.in_proj.bias[:D], self.in_proj.bias[D : 2 * D])
+
+    @torch.no_grad()
+    def start_by_similarity(self, features: int) -> None:
+        """Fresh logits are SHARPNESS times a cosine."""
+        H, F, D = self.heads, features, self.in_proj.weight.shape[1]
+        P = D // H
+        assert self.conv
+        start_conv(self.conv, slice(F), slice(F, None))
+        nn.init.zeros_(self.in_proj.weight)
+        nn.init.zeros_(self.in_proj.bias)
+        keys = torch.cat([projection(P, F) for _ in range(H)]) * (SHARPNESS * P**0.5 / D) ** 0.5
+        self.in_proj.weight[:D, :F] = self.in_proj.weight[D : 2 * D, :F] = keys
+        values, back = values_and_back(H, P, D - F)
+        self.in_proj.weight[2 * D :, F:] = values
+        nn.init.zeros_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+        self.out_proj.weight[F:] = back
 
     def first(self, state: State) -> int:
         return int(state["tokens"] - state["key"]["length"]) if self.window else 0

@@ -11,6 +11,7 @@ from mambacl.learners.mixers.softmax_config import SoftmaxConfig
 class AttentionConfig(SoftmaxConfig, ConvolvedConfig):
     """Softmax attention behind a short convolution: keeps keys and values of all tokens, so its state grows with the stream."""
 
+    similar: ClassVar[bool] = True
     implementation: ClassVar[str] = "mambacl.learners.mixers.attention:AttentionMixer"
     source: ClassVar[str] = "Vaswani et al., 2017"
     name: Literal["attention"] = "attention"

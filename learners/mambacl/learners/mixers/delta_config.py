@@ -1,6 +1,6 @@
 """Config fields of the delta rules."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from mambacl.learners.mixers.matrix_config import MatrixConfig
 class DeltaConfig(MatrixConfig):
     """A token erases what the state holds under its key before it writes."""
 
+    similar: ClassVar[bool] = True
     decay: Annotated[float, Field(gt=0)] = 0.01
     """Scale of the initial decay rates, A = -decay * (1..16); 1 is that of language models."""
     negative: bool = False

@@ -18,12 +18,13 @@ from mambacl.learners.learner import State
 from mambacl.learners.mixers.delta_config import DeltaConfig
 from mambacl.learners.mixers.gated_deltanet_config import GatedDeltaNetConfig
 from mambacl.learners.mixers.kda_config import KdaConfig
-from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads, trace, untrace
+from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads, trace, untrace, values_and_back
 from mambacl.learners.mixers.mesanet_config import MesaNetConfig
-from mambacl.learners.mixers.mixer import Trace, start_alike
+from mambacl.learners.mixers.mixer import Trace, biased, gate_bias, start_alike, start_conv
 from mambacl.learners.mixers.rates import log_rates, start_steps
 from mambacl.learners.scan import matrix
 from mambacl.learners.scan.writes import Writes, on_first
+from mambacl.learners.similarity import projection
 
 
 class GatedDeltaNetMixer(MatrixMixer):
@@ -49,6 +50,7 @@ class GatedDeltaNetMixer(MatrixMixer):
         self.dt_bias = nn.Parameter(torch.empty(self.decays))
         self.step = self.gate_of_steps(D)
         self.gate = Linear(D, self.inner, bias=False)
+        self.gate_bias = gate_bias(self.inner, config.start)
         self.norm = RMSNorm(self.inner // H, eps=1e-5)
         self.out_proj = Linear(self.inner, D, bias=False)
         start_alike(self.in_proj.weight[:keys], self.in_proj.weight[keys : 2 * keys])
@@ -65,7 +67,7 @@ class GatedDeltaNetMixer(MatrixMixer):
 
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, None]:
         H, R, keys = self.heads, self.times, self.heads * self.keys
-        parts = convolve(self.in_proj(x_BLD), True).split([keys, R * keys, R * self.inner], -1)
+        parts = convolve(self.in_proj(x_BLD), self.silu).split([keys, R * keys, R * self.inner], -1)
         q, k, v, b = (
             write_by_write(part, H, times)
             for part, times in zip([*parts, self.strength(x_BLD)], (1, R, R, R), strict=True)
@@ -80,6 +82,23 @@ class GatedDeltaNetMixer(MatrixMixer):
             erase=self.erase,
         )
         return w, None
+
+    @torch.no_grad()
+    def start_by_similarity(self, features: int) -> None:
+        H, R, keys, F = self.heads, self.times, self.heads * self.keys, features
+        W, labels = self.in_proj.weight, self.in_proj.weight.shape[1] - features
+        assert self.conv
+        W.zero_()
+        W[:keys, :F] = torch.cat([projection(self.keys, F) for _ in range(H)])
+        for write in range(R):
+            W[keys * (1 + write) : keys * (2 + write), :F] = W[:keys, :F]
+        values, back = values_and_back(H, self.inner // H, labels)
+        W[keys * (1 + R) :, F:] = values.repeat(R, 1)
+        start_conv(self.conv, slice(keys, keys * (1 + R)), [*range(keys), *range(keys * (1 + R), len(W))])
+        for module in (self.strength, self.gate, self.step[-1] if isinstance(self.step, nn.Sequential) else self.step):
+            module.weight.zero_()  # type: ignore[operator]
+        self.out_proj.weight.zero_()
+        self.out_proj.weight[F:] = back
 
     def run(self, w: Writes, state: State, after: State) -> tuple[Tensor | None, Trace]:
         y, _ = super().run(unit(w), state, after)
@@ -111,7 +130,7 @@ class GatedDeltaNetMixer(MatrixMixer):
         return self.heads * self.times
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
-        return self.out_proj(gate(self.normalise(y_BLE), self.gate(x_BLD)))
+        return self.out_proj(gate(self.normalise(y_BLE), biased(self.gate(x_BLD), self.gate_bias)))
 
     def normalise(self, y_BLE: Tensor) -> Tensor:
         """Each head's answer to length sqrt(V), times learned weights."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mambacl.learners.fused import Linear
 from mambacl.learners.mixers.gated_deltanet import GatedDeltaNetMixer
+from mambacl.learners.mixers.mixer import biased
 
 
 class KdaMixer(GatedDeltaNetMixer):
@@ -22,4 +23,4 @@ class KdaMixer(GatedDeltaNetMixer):
         return nn.Sequential(Linear(width, rank, bias=False), Linear(rank, self.decays, bias=False))
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
-        return self.out_proj(self.normalise(y_BLE) * self.gate(x_BLD).sigmoid())
+        return self.out_proj(self.normalise(y_BLE) * biased(self.gate(x_BLD), self.gate_bias).sigmoid())

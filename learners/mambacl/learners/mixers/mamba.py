@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from mambacl.learners.fused import Linear, gate, linear, softplus
 from mambacl.learners.learner import State
 from mambacl.learners.mixers.mamba_config import MambaConfig
-from mambacl.learners.mixers.mixer import Mixer, Trace, start_alike
+from mambacl.learners.mixers.mixer import Mixer, Trace, biased, gate_bias, start_alike, start_conv
 from mambacl.learners.mixers.rates import log_rates, start_steps
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import selective_read, selective_scan
+from mambacl.learners.similarity import projection
 
 
 class MambaMixer(Mixer):
@@ -39,11 +40,32 @@ class MambaMixer(Mixer):
         rates = (config.decay * torch.arange(1, N + 1).float()).repeat(E, 1)
         self.A_log = log_rates(rates) if config.decays else None
         self.D = nn.Parameter(torch.ones(E))
+        self.gate_bias = gate_bias(E, config.start) if config.gate else None
         self.out_proj = Linear(E, D, bias=False)
         if self.dt_proj:
             nn.init.uniform_(self.dt_proj.weight, -(R**-0.5), R**-0.5)
         start_alike(self.x_proj.weight[R + N :], self.x_proj.weight[R : R + N])
         start_steps(self.step_bias, *config.delta)
+
+    @torch.no_grad()
+    def start_by_similarity(self, features: int) -> None:
+        """Every number of a token takes two channels, one with its sign turned: the difference of their SiLUs is the number."""
+        E, D = self.groups, self.in_proj.weight.shape[1]
+        R, F = self.rank, features
+        assert self.conv
+        eye = torch.eye(D)
+        self.in_proj.weight[: 2 * D] = torch.cat([eye, -eye])
+        self.in_proj.weight[E:] = 0
+        of_features = torch.arange(E) % D < F
+        of_features[2 * D :] = False
+        start_conv(self.conv, of_features, ~of_features)
+        self.x_proj.weight.zero_()
+        keys = D**-0.5 * projection(self.states, F)
+        for rows in (slice(R, R + self.states), slice(R + self.states, None)):
+            self.x_proj.weight[rows, :F], self.x_proj.weight[rows, D : D + F] = keys, -keys
+        self.out_proj.weight.zero_()
+        self.out_proj.weight[F:, F:D] = torch.eye(D - F)
+        self.out_proj.weight[F:, D + F : 2 * D] = -torch.eye(D - F)
 
     @property
     def groups(self) -> int:
@@ -98,7 +120,11 @@ class MambaMixer(Mixer):
         return softplus(chosen, self.step_bias), B, C
 
     def _leave(self, y_BLE: Tensor, x_BLD: Tensor) -> Tensor:
-        y_BLE = gate(y_BLE, linear(x_BLD, self.in_proj.weight[self.groups :])) if self.gated else y_BLE
+        y_BLE = (
+            gate(y_BLE, biased(linear(x_BLD, self.in_proj.weight[self.groups :]), self.gate_bias))
+            if self.gated
+            else y_BLE
+        )
         return self.out_proj(y_BLE)
 
     def scores(self, tokens: Trace, queries: Trace) -> Tensor:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from mambacl.learners.fused import Linear, RMSNorm, gate, linear, softplus
 from mambacl.learners.mixers.mamba2_config import Mamba2Config
-from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads
-from mambacl.learners.mixers.mixer import start_alike
+from mambacl.learners.mixers.matrix import Convolve, MatrixMixer, split_heads, values_and_back
+from mambacl.learners.mixers.mixer import biased, gate_bias, start_alike, start_conv
 from mambacl.learners.mixers.rates import log_rates, start_steps
 from mambacl.learners.scan.writes import Writes
+from mambacl.learners.similarity import projection
 
 
 class Mamba2Mixer(MatrixMixer):
@@ -27,6 +28,7 @@ class Mamba2Mixer(MatrixMixer):
         self.dt_bias = nn.Parameter(torch.empty(H))
         self.A_log = log_rates(config.decay * torch.empty(H).uniform_(1, 16))
         self.D = nn.Parameter(torch.ones(H))
+        self.gate_bias = gate_bias(E, config.start)
         self.norm = RMSNorm(E, eps=1e-5)
         self.out_proj = Linear(E, D, bias=False)
         start_alike(self.in_proj.weight[2 * E + K : 2 * E + 2 * K], self.in_proj.weight[2 * E : 2 * E + K])
@@ -35,7 +37,7 @@ class Mamba2Mixer(MatrixMixer):
     def writes(self, x_BLD: Tensor, convolve: Convolve, reads: bool) -> tuple[Writes, Tensor]:
         E, K, H = self.inner, self.keys, self.heads
         convolved, steps = self.in_proj.weight[E:].split([E + 2 * K, H])
-        x, B, C = convolve(linear(x_BLD, convolved), True).split([E, K, K], -1)
+        x, B, C = convolve(linear(x_BLD, convolved), self.silu).split([E, K, K], -1)
         step_BHL = softplus(linear(x_BLD, steps), self.dt_bias).transpose(1, 2)
         decay = (-torch.exp(self.A_log).unsqueeze(-1) * step_BHL).unsqueeze(-1)
         query = C.unsqueeze(1) if reads else None
@@ -44,5 +46,18 @@ class Mamba2Mixer(MatrixMixer):
 
     def leave(self, y_BLE: Tensor, x_BLD: Tensor, beside: Tensor | None) -> Tensor:
         assert beside is not None
-        z = linear(x_BLD, self.in_proj.weight[: self.inner])
+        z = biased(linear(x_BLD, self.in_proj.weight[: self.inner]), self.gate_bias)
         return self.out_proj(self.norm(gate(y_BLE + beside, z)))
+
+    @torch.no_grad()
+    def start_by_similarity(self, features: int) -> None:
+        E, K, F = self.inner, self.keys, features
+        W, labels = self.in_proj.weight, self.in_proj.weight.shape[1] - features
+        assert self.conv
+        W.zero_()
+        values, back = values_and_back(self.heads, self.columns, labels)
+        W[E : 2 * E, F:] = values
+        W[2 * E : 2 * E + K, :F] = W[2 * E + K : 2 * E + 2 * K, :F] = F**-0.5 * projection(K, F)
+        start_conv(self.conv, slice(E, E + K), [*range(E), *range(E + K, E + 2 * K)])
+        self.out_proj.weight.zero_()
+        self.out_proj.weight[F:] = back

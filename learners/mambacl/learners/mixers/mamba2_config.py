@@ -10,6 +10,7 @@ from mambacl.learners.mixers.matrix_config import MatrixConfig
 class Mamba2Config(MatrixConfig):
     """Mamba-2: a selective state-space model with one decay a head, computed as products of matrices."""
 
+    similar: ClassVar[bool] = True
     implementation: ClassVar[str] = "mambacl.learners.mixers.mamba2:Mamba2Mixer"
     source: ClassVar[str] = "Dao and Gu, 2024"
     name: Literal["mamba2"] = "mamba2"

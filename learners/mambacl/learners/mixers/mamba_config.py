@@ -10,6 +10,7 @@ from mambacl.learners.mixers.convolved_config import ConvolvedConfig
 class MambaConfig(ConvolvedConfig):
     """Mamba-1: a selective state-space model with a state of fixed size."""
 
+    similar: ClassVar[bool] = True
     implementation: ClassVar[str] = "mambacl.learners.mixers.mamba:MambaMixer"
     source: ClassVar[str] = "Gu and Dao, 2023"
     name: Literal["mamba"] = "mamba"

@@ -19,6 +19,7 @@ from mambacl.learners.mixers.mixer import Mixer, Trace
 from mambacl.learners.mixers.short_conv import ShortConv
 from mambacl.learners.scan import matrix
 from mambacl.learners.scan.writes import Writes
+from mambacl.learners.similarity import projection
 
 Convolve = Callable[[Tensor, bool], Tensor]
 """Runs channels (B, L, ...) through the mixer's short convolution, as tokens of the stream or as queries, and then through a
@@ -37,6 +38,7 @@ class MatrixMixer(Mixer):
         """convolved: channels that go through the short convolution."""
         super().__init__()
         self.heads, self.keys, self.kernel = config.heads, config.state_size, config.kernel
+        self.silu = config.conv_silu
         self.inner = config.expand * config.width
         self.conv = ShortConv(convolved, config) if config.short_conv else None
 
@@ -159,6 +161,12 @@ def untrace(kept: Trace, groups: slice, erase: bool) -> Writes:
 def split_heads(x_BLE: Tensor, heads: int) -> Tensor:
     """Channels (B, L, H P) as heads (B, H, L, P)."""
     return rearrange(x_BLE, "b l (h p) -> b h l p", h=heads)
+
+
+def values_and_back(heads: int, columns: int, labels: int) -> tuple[Tensor, Tensor]:
+    """Maps (heads columns, labels) from the numbers of a label to the values of all heads, and from these to their mean."""
+    maps = [projection(columns, labels) for _ in range(heads)]
+    return torch.cat(maps), torch.cat(maps).T / heads
 
 
 def _joined(y_BHLV: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ class MatrixConfig(ConvolvedConfig):
     """H, heads; must divide expand * width."""
     state_size: Annotated[int, Field(ge=1, le=1024)] = 32
     """K, width of a key: numbers that each inner channel keeps."""
+    conv_silu: bool = True
+    """Put what leaves the convolution through a SiLU, as in the originals; without, keys are as alike as what they are made from."""
     expand: Annotated[int, Field(ge=1)] = 1
     """Inner width E, of all heads' values together, as a multiple of D."""
     kernel: Literal["auto", "reference", "chunked", "fla"] = "auto"

@@ -10,6 +10,7 @@ from mambacl.learners.mixers.matrix_config import MatrixConfig
 class MesaNetConfig(MatrixConfig):
     """MesaNet: every answer is that of a ridge regression from keys to values over the stream."""
 
+    similar: ClassVar[bool] = True
     implementation: ClassVar[str] = "mambacl.learners.mixers.mesanet:MesaNetMixer"
     source: ClassVar[str] = "von Oswald et al., 2025"
     name: Literal["mesanet"] = "mesanet"

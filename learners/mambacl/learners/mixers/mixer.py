@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mambacl.learners.learner import Normalisation, State
+from mambacl.learners.mixers.short_conv import ShortConv
 
 Trace = dict[str, Tensor]
 """What a mixer keeps of its tokens (B, L, ...) or queries (B, M, ...) to compute association maps."""
@@ -58,6 +59,26 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def groups(self) -> int:
         """Number of groups of channels with a map of their own: heads, or single channels."""
+
+
+OPEN = 1.278
+"""Where a SiLU is 1."""
+
+
+def gate_bias(width: int, start: str) -> nn.Parameter | None:
+    """What is added before the SiLU of a gate: a gate whose weights start at zero is open then. None for those with random ones."""
+    return nn.Parameter(torch.full((width,), OPEN)) if start == "similarity" else None
+
+
+def biased(z: Tensor, bias: Tensor | None) -> Tensor:
+    return z if bias is None else z + bias
+
+
+@torch.no_grad()
+def start_conv(conv: ShortConv, before: slice, own: slice) -> None:
+    """Let channels `before` see the token before a token, and channels `own` the token itself."""
+    conv.weight.zero_()
+    conv.weight[-2, before], conv.weight[-1, own] = 1, 1
 
 
 @torch.no_grad()
