@@ -28,6 +28,7 @@ ON_IMAGES = {
     "kda": PROJECT | DELTA | {"blocks.0.mixer.step.0.weight", "blocks.0.mixer.step.1.weight"} | FEED_FORWARD | HEAD,
     "mlstm": PROJECT | MLSTM | HEAD,
     "mesanet": PROJECT | DELTA | {"blocks.0.mixer.step.weight"} | FEED_FORWARD | HEAD,
+    "hybrid": PROJECT | {name.replace("blocks.0", "blocks.1") for name in IN_OUT | FEED_FORWARD} | MAMBA | HEAD,
     "oml": PROJECT | {"weights.0", "weights.1"},
     "anml": HEAD,
     "prototypes": PROJECT,

@@ -172,10 +172,10 @@ def test_entries_are_families_times_experiments_times_values_times_seeds():
     )
     found = {entry.path: entry.experiment for entry in entries_of(study, {"train.steps": 7})}
     assert len(found) == 2 * 3 * 2 * 2
-    one = found["waves.mamba,weight=2.3"]
+    one = found["waves.mamba,weight=2,seed=3"]
     assert (one.seed, one.train.steps, one.selectivity.weight) == (3, 7, 2)
     assert (one.task.name, one.task.shots) == ("sine", 4)
-    assert found["glyphs.mamba,weight=0.3"].task.name == "glyphs"
+    assert found["glyphs.mamba,weight=0,seed=3"].task.name == "glyphs"
 
 
 def test_data_are_looked_for_in_the_folder_that_is_given():

@@ -56,9 +56,11 @@ class HybridConfig(StackConfig):
     @classmethod
     def _as_wide(cls, values: Any) -> Any:
         """Names as mappings, and all mixers with the width of the stack."""
-        if not isinstance(values, dict) or not isinstance(mixers := values.get("mixers"), list | tuple):
+        if not isinstance(values, dict):
             return values
-        width = values.get("width", cls.model_fields["width"].default)
+        mixers, width = (values.get(field, cls.model_fields[field].default) for field in ("mixers", "width"))
+        if not isinstance(mixers, list | tuple):
+            return values
         return values | {"mixers": [_wide(mixer, width) for mixer in mixers]}
 
     @field_serializer("mixers")
