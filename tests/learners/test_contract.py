@@ -19,6 +19,7 @@ from mambacl.learners.sequence_config import StackConfig
 SMALL = {"layers": 2, "width": 16}
 MATRIX = {"heads": 2, "state_size": 6, **SMALL}
 ENCODED = {"width": 16}
+SIMILAR = {"start": "similarity", "query_conv": "query"}
 CONFIGS = {
     "mamba": {"name": "mamba", "state_size": 5, **SMALL},
     "mamba joined": {"name": "mamba", "state_size": 5, "tokens": "joined", "short_conv": 0, **SMALL},
@@ -59,6 +60,12 @@ CONFIGS = {
         "positions": "sinusoidal",
         "width": 16,
     },
+    "mamba similarity": {"name": "mamba", "state_size": 10, **SIMILAR, **SMALL},
+    "mamba2 similarity": {"name": "mamba2", "conv_silu": False, **SIMILAR, **MATRIX},
+    "gated_deltanet similarity": {"name": "gated_deltanet", "conv_silu": False, "householders": 2, **SIMILAR, **MATRIX},
+    "kda similarity": {"name": "kda", "conv_silu": False, **SIMILAR, **MATRIX},
+    "mesanet similarity": {"name": "mesanet", "conv_silu": False, **SIMILAR, **MATRIX},
+    "attention similarity": {"name": "attention", "heads": 2, **SIMILAR, **SMALL},
     "oml": {"name": "oml", "hidden": 12, **ENCODED},
     "anml": {"name": "anml", "channels": [8, 8], "hidden": 12},
     "prototypes": {"name": "prototypes", **ENCODED},
@@ -91,7 +98,7 @@ CASES = [
     pytest.param(config, family, id=f"{config}-{family}")
     for config in CONFIGS
     for family in FAMILIES
-    if ONLY.get(CONFIGS[config]["name"], family) == family
+    if ONLY.get(CONFIGS[config]["name"], "glyphs" if "start" in CONFIGS[config] else family) == family
 ]
 TRAINED = [case for case in CASES if CONFIGS[case.values[0]]["name"] not in UNTRAINED]
 SEQUENCE = [case for case in CASES if case.values[0] in SEQUENCES]
