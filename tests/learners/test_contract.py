@@ -112,6 +112,8 @@ def build(config, family, dtype=torch.float64):
     for name, parameter in learner.named_parameters():
         if name.startswith("head"):  # fresh heads are zero, and would hide what is behind them
             torch.nn.init.normal_(parameter)
+        elif "start" in CONFIGS[config]:  # weights that start at zero, likewise
+            parameter.data += 0.1 * torch.randn_like(parameter)
     return learner, episode
 
 
