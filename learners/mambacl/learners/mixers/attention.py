@@ -31,7 +31,7 @@ class AttentionMixer(SoftmaxMixer):
         H, F, D = self.heads, features, self.in_proj.weight.shape[1]
         P = D // H
         assert self.conv
-        start_conv(self.conv, slice(F), slice(F, None))
+        start_conv(self.conv, slice(F))
         nn.init.zeros_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         keys = torch.cat([projection(P, F) for _ in range(H)]) * (SHARPNESS * P**0.5 / D) ** 0.5

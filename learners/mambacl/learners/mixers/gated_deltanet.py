@@ -94,7 +94,7 @@ class GatedDeltaNetMixer(MatrixMixer):
             W[keys * (1 + write) : keys * (2 + write), :F] = W[:keys, :F]
         values, back = values_and_back(H, self.inner // H, labels)
         W[keys * (1 + R) :, F:] = values.repeat(R, 1)
-        start_conv(self.conv, slice(keys, keys * (1 + R)), [*range(keys), *range(keys * (1 + R), len(W))])
+        start_conv(self.conv, slice(keys, keys * (1 + R)))
         for module in (self.strength, self.gate, self.step[-1] if isinstance(self.step, nn.Sequential) else self.step):
             module.weight.zero_()  # type: ignore[operator]
         self.out_proj.weight.zero_()

@@ -56,9 +56,7 @@ class MambaMixer(Mixer):
         eye = torch.eye(D)
         self.in_proj.weight[: 2 * D] = torch.cat([eye, -eye])
         self.in_proj.weight[E:] = 0
-        of_features = torch.arange(E) % D < F
-        of_features[2 * D :] = False
-        start_conv(self.conv, of_features, ~of_features)
+        start_conv(self.conv, slice(F), slice(D, D + F))
         self.x_proj.weight.zero_()
         keys = D**-0.5 * projection(self.states, F)
         for rows in (slice(R, R + self.states), slice(R + self.states, None)):

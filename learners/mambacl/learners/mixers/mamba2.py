@@ -58,6 +58,6 @@ class Mamba2Mixer(MatrixMixer):
         values, back = values_and_back(self.heads, self.columns, labels)
         W[E : 2 * E, F:] = values
         W[2 * E : 2 * E + K, :F] = W[2 * E + K : 2 * E + 2 * K, :F] = F**-0.5 * projection(K, F)
-        start_conv(self.conv, slice(E, E + K), [*range(E), *range(E + K, E + 2 * K)])
+        start_conv(self.conv, slice(E, E + K))
         self.out_proj.weight.zero_()
         self.out_proj.weight[F:] = back

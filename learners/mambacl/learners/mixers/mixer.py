@@ -75,10 +75,12 @@ def biased(z: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @torch.no_grad()
-def start_conv(conv: ShortConv, before: slice, own: slice) -> None:
-    """Let channels `before` see the token before a token, and channels `own` the token itself."""
+def start_conv(conv: ShortConv, *before: slice) -> None:
+    """Let these channels see the token before a token, and all others the token itself."""
     conv.weight.zero_()
-    conv.weight[-2, before], conv.weight[-1, own] = 1, 1
+    conv.weight[-1] = 1
+    for channels in before:
+        conv.weight[-2:, channels] = torch.tensor([[1.0], [0.0]])
 
 
 @torch.no_grad()
